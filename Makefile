@@ -1,0 +1,63 @@
+# make demo    a trained extractor, its error rates and plots, in minutes: on synthetic signatures, or make demo DATA=DIR on CEDAR
+# make test    everything that CI runs
+# make lab     JupyterLab on the tutorials
+# make bench   a benchmark: make bench NAME=verification PRESET=cedar DATA=path/to/data
+# make export  nbs/ -> signver_kit/        make clean-notebooks   strip what a run leaves in the notebooks
+# make readme  nbs/index.ipynb -> README.md
+# Everything is installed into .venv, which is made with PYTHON and made up to date when the requirements change.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-compile
+SETUP  := settings.ini setup.py pyproject.toml
+
+# At most four processes: each loads TensorFlow (about 1 GB).
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
+NAME   ?= verification
+PRESET ?= synthetic
+DATA   ?=
+
+# one line a setting: Keras's backend, and no C++ chatter
+export KERAS_BACKEND        ?= tensorflow
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test lab bench export clean-notebooks readme
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(VENV)/.kit
+	@$(BIN)/signver bench verification $(if $(DATA),--data $(DATA))
+
+test: $(VENV)/.kit-dev
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lab: $(VENV)/.kit-dev
+	@$(BIN)/jupyter lab tutorials
+
+bench: $(VENV)/.kit
+	@$(BIN)/signver bench $(NAME) --preset $(PRESET) $(if $(DATA),--data $(DATA))
+
+export: $(VENV)/.kit-dev
+	@$(BIN)/nbdev_export
+
+clean-notebooks: $(VENV)/.kit-dev
+	@for folder in nbs tutorials benchmarks; do $(BIN)/nbdev_clean --fname $$folder; done
+
+readme: $(VENV)/.kit-dev
+	@$(BIN)/python .ci/readme.py
+
+# pyvenv.cfg is what `python -m venv` writes
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("signver_kit needs Python 3.10 to 3.13, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % v)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.kit: $(VENV)/pyvenv.cfg $(SETUP)
+	@echo "Installing signver_kit and what it needs into $(VENV) (TensorFlow is large: a few minutes, about 3 GB)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.kit-dev: $(VENV)/pyvenv.cfg $(SETUP)
+	@echo "Installing signver_kit with its development tools into $(VENV) (TensorFlow is large: a few minutes, about 3 GB)"
+	@$(PIP) --editable '.[dev]'
+	@touch $(VENV)/.kit $@

@@ -1,0 +1,49 @@
+"""The verification benchmark, run as a user runs it, on sets small enough for a test."""
+import cv2
+import pytest
+
+from signver_kit.benchmark import read_record, run_benchmark
+from signver_kit.extractor import MetricExtractor
+from signver_kit.synthetic import SyntheticSigners
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    return run_benchmark("verification", "smoke", out=tmp_path_factory.mktemp("run") / "smoke", progress=False)
+
+
+def test_smoke_leaves_record_notebook_figures_and_models(smoke):
+    record = read_record(smoke.record_path)
+    assert record.error is None and smoke.exit_code == 0
+    for name in ("wi1_skilled_eer", "wi1_random_eer", "wi3_skilled_eer", "frr", "far_skilled", "far_random", "auc_skilled", "hog_wi1_skilled_eer",
+                 "fused_wi1_skilled_eer"):
+        low, high = record.metrics[f"{name}_ci"]
+        assert 0 <= low <= record.metrics[name] <= high <= 1, name
+    assert record.metrics["pipeline_ratio"] > 0
+    assert record.probes["background_auc"] == pytest.approx(0.5, abs=0.1) and record.probes["duplicates_across_splits"] == 0
+    assert record.data["name"] == "synthetic" and record.data["trained_on"] == ["synthetic"] and len(record.data["sha256"]) == 64
+    split = record.data["split"][0]
+    assert not set(split["train"]) & set(split["test"]) and not set(split["validation"]) & set(split["test"])
+    assert record.parameters["synthetic_signers"] == 10 and record.environment["keras"] and record.environment["device"]
+    assert {path.stem for path in smoke.figures} >= {"input", "history", "scores", "roc_det", "confusion", "hardest_pairs", "embeddings_2d"}
+    assert set(record.curves) >= {"det_wi1_skilled", "det_wi1_random"}
+
+
+def test_its_models_can_be_used(smoke):
+    extractor = MetricExtractor().load(smoke.out / "models" / "fold-1")
+    assert extractor.extract([SyntheticSigners(1, seed=5).image("0", "genuine", 0)]).shape == (1, 16)
+    assert extractor.card["trained_on"] == ["synthetic"] and extractor.card["recipe"]["loss"]
+
+
+def test_a_set_whose_paper_gives_forgeries_away_fails_on_raw_pixels(tmp_path):
+    """CEDAR's trap in small: genuine on light paper, forged on darker paper."""
+    SyntheticSigners(8, seed=2, genuine=5, forgeries=4).write(tmp_path / "set")
+    for path in (tmp_path / "set").glob("*/*/*.png"):
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(float)
+        paper = 235 if path.parent.name == "genuine" else 215
+        cv2.imwrite(str(path), (grey * paper / max(grey.max(), 1)).round().clip(0, paper).astype("uint8"))
+    parameters = {"dataset": str(tmp_path / "set"), "folds": 2, "fast": True, "validation_signers": 0.5, "width": 4, "embedding_dim": 16, "epochs": 1,
+                  "steps_per_epoch": 2, "signers_per_batch": 2, "references": [1], "draws": 2, "bootstrap_draws": 100, "input": "raw"}
+    result = run_benchmark("verification", parameters=parameters, out=tmp_path / "raw", progress=False)
+    assert result.exit_code == 3 and "background_auc" in result.record.error
+    assert result.record.probes["background_auc"] > 0.9 and "wi1_skilled_eer" in result.record.metrics
