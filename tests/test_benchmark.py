@@ -55,6 +55,7 @@ if mode == "waits" and not resumed:
 if mode == "raises":
     raise FileNotFoundError(f"no set in {Path.home() / 'private'}")
 if mode == "dies":
+    time.sleep(2)  # a kernel that runs out of memory does not die in the moment in which it prints
     os._exit(9)"""
 
 REPORT = """figures = Path(out_dir) / "figures"
