@@ -12,7 +12,8 @@ __all__ = ['RESERVED', 'INTERRUPTED', 'FAILED', 'RECORD_KEYS', 'PERCENT', 'bench
            'BenchmarkFailed', 'BenchmarkInterrupted', 'brief_environment', 'close_run', 'run_benchmark', 'supervise',
            'format_value', 'format_seconds', 'format_rows', 'format_table', 'format_places', 'compare_records']
 
-# %% ../nbs/16_benchmark.ipynb #export-import-ast-import
+# %% ../nbs/16_benchmark.ipynb #export-import-thread-import-ast
+import _thread
 import ast
 import contextlib
 import difflib
@@ -23,6 +24,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -410,15 +412,34 @@ class LiveLog:
     def flush(self) -> None:
         pass
 
-# %% ../nbs/16_benchmark.ipynb #stopping-signals
+# %% ../nbs/16_benchmark.ipynb #insist
+def _insist(number, left, seconds):
+    "Send the signal to the main thread again every so many seconds until `left` is set."
+    def again():
+        while not left.wait(seconds):
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(threading.main_thread().ident, number)
+            else:
+                _thread.interrupt_main(number)
+    threading.Thread(target=again, daemon=True).start()
+
+
 @contextlib.contextmanager
-def stopping_signals():
-    "Within this block SIGTERM and SIGHUP raise KeyboardInterrupt (main thread only; a signal that is ignored, as under nohup, stays so)."
+def stopping_signals(seconds=10):
+    """Within this block SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, and again after some seconds if that was swallowed.
+
+    Main thread only; a signal that is ignored, as under nohup, stays so.
+    """
+    asked, left = threading.Event(), threading.Event()
+
     def stop(number, frame):
+        if not asked.is_set():
+            asked.set()
+            _insist(number, left, seconds)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     previous = {}
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         with contextlib.suppress(ValueError):  # not the main thread
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -426,6 +447,7 @@ def stopping_signals():
     try:
         yield
     finally:
+        left.set()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
