@@ -70,18 +70,19 @@ def make_loss(name, **options):
 
 # %% ../nbs/12_extractor.ipynb #train-extractor
 def train_extractor(dataset, train, validation, config=ExtractorConfig(), training=TrainConfig(), *, loss="supcon", loss_options=None,
-                    extra=None, folder=None, policy=None, progress=True):
+                    extra=None, validation_set=None, folder=None, policy=None, progress=True):
     """Train an extractor on the signers `train` of a `SignatureSet`, keeping the epoch that is best on the signers `validation`.
 
     Returns `(model, history)`. `folder` keeps checkpoints: call again with it to resume. `policy=None` takes the precision that
-    pays on this device. `extra`: a further `SignatureSet` whose signers are all trained on (synthetic ones, say). Signers in both lists are refused."""
+    pays on this device. `extra`: a further `SignatureSet` whose signers are all trained on (synthetic ones, say). `validation_set`: the set that the validation
+    signers are of, if another; in one set, signers in both lists are refused."""
     shared = sorted(set(train) & set(validation))
-    if shared:
+    if shared and validation_set in (None, dataset):
         raise ValueError(f"training and validation signers must be different people, got {len(shared)} in both ({', '.join(shared[:5])}): split by signer")
     set_seed(training.seed)
     model = build_extractor(config, policy or choose_precision())
     parts = []
-    for part in (dataset.subset(train), dataset.subset(validation), extra):
+    for part in (dataset.subset(train), (validation_set or dataset).subset(validation), extra):
         parts.append(part and (part.ink(size=config.input_size, input=config.input), labels_of(part.table)[0]))
     history = fit(model, make_loss(loss, **(loss_options or {})), *parts[0], training, extra=parts[2], validation=parts[1], folder=folder, progress=progress)
     return model, history

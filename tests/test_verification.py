@@ -2,7 +2,7 @@
 import cv2
 import pytest
 
-from signver_kit.benchmark import read_record, run_benchmark
+from signver_kit.benchmark import BenchmarkFailed, read_record, run_benchmark
 from signver_kit.extractor import MetricExtractor
 from signver_kit.synthetic import SyntheticSigners
 
@@ -47,3 +47,19 @@ def test_a_set_whose_paper_gives_forgeries_away_fails_on_raw_pixels(tmp_path):
     result = run_benchmark("verification", parameters=parameters, out=tmp_path / "raw", progress=False)
     assert result.exit_code == 3 and "background_auc" in result.record.error
     assert result.record.probes["background_auc"] > 0.9 and "wi1_skilled_eer" in result.record.metrics
+
+
+def test_trained_on_no_real_image_everybody_is_tested(tmp_path):
+    """A set on disk, tested whole by a network that has seen synthetic signers of other seeds only."""
+    SyntheticSigners(5, seed=2, genuine=5, forgeries=4).write(tmp_path / "set")
+    parameters = {"dataset": str(tmp_path / "set"), "train_on": "synthetic", "extra_signers": 12, "extra_genuine": 4, "extra_forgeries": 2, "width": 4, "embedding_dim": 16,
+                  "epochs": 1, "steps_per_epoch": 2, "signers_per_batch": 6, "references": [1], "draws": 2, "bootstrap_draws": 100, "steering_signers": 4}
+    record = run_benchmark("verification", parameters=parameters, out=tmp_path / "run", progress=False).record
+    assert record.error is None and record.data["trained_on"] == ["synthetic"]
+    assert record.data["split"] == [{"train": [], "validation": [], "test": ["0", "1", "2", "3", "4"]}]
+    assert {"wi1_skilled_eer", "far_random", "fused_wi1_skilled_eer"} <= set(record.metrics)
+
+
+def test_synthetic_training_without_signers_is_refused(tmp_path):
+    with pytest.raises(BenchmarkFailed, match="extra_signers"):
+        run_benchmark("verification", "smoke", {"train_on": "synthetic"}, out=tmp_path / "run", progress=False)
