@@ -629,7 +629,7 @@ def _middle_line(stroke, pen, flow):
     count = np.maximum(1, np.ceil(abs(step).max(axis=1))).astype(int)
     pressure = (stroke[1:, 3] + stroke[:-1, 3]) / 2
     felt = 0.6 + flow * (pressure - 0.6)
-    thickness = np.maximum(1, np.rint(pen * _OVERSAMPLE * (0.45 + 0.95 * felt)))
+    thickness = np.maximum(2, np.rint(pen * _OVERSAMPLE * (0.45 + 0.95 * felt)))         # 2: a thinner line would drown in the noise
     tone = np.where(pressure > 0, 15 + 15 * np.rint(16 * np.clip(0.6 + 0.6 * felt, 0, 1)), 0)
     segment = np.repeat(np.arange(len(count)), count)
     share = (np.arange(len(segment)) - np.repeat(np.cumsum(count) - count, count)) / count[segment]

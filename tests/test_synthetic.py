@@ -75,6 +75,10 @@ def test_strokes_are_the_movement_behind_the_image(seed, signer, kind):
     assert (under < np.median(image) - 25).mean() > 0.9      # a ballpoint leaves gaps
 
 
+def test_the_faintest_line_is_ink():
+    to_ink(read_synthetic("synthetic:43/4648/genuine/5"), input="binarised")      # once the only one of 60,000 that was refused as blank: a thin pen on a noisy scan
+
+
 def test_signers_images_and_seeds_differ():
     signers = SyntheticSigners(5, genuine=3, forgeries=3)
     images = [fingerprint(signers.image(*key)) for key in zip(signers.table["signer"], signers.table["kind"], signers.table["index"])]
