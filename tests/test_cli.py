@@ -1,10 +1,12 @@
 "The `signver` command: what it prints, where, and with which exit code."
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from signver_kit import __version__
 from signver_kit.benchmark import read_record
 from signver_kit.cli import app
+from signver_kit.synthetic import SyntheticSigners
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def write_signers(folder, signers=3, each=3):
 
 def test_version_and_help(signver):
     assert signver("--version").stdout == f"signver_kit {__version__}\n"
-    for words in (["--help"], ["bench", "--help"], ["data", "--help"], ["data", "check", "-h"], ["devices", "--help"]):
+    for words in (["--help"], ["bench", "--help"], ["data", "--help"], ["data", "check", "-h"], ["data", "make", "--help"], ["devices", "--help"]):
         result = signver(*words)
         assert result.exit_code == 0 and "Usage: signver" in result.stdout
     assert signver("bench", "--nonsense").exit_code == 2
@@ -182,3 +185,129 @@ def test_data_check_of_cedar(signver, data_dir):
     assert result.exit_code == 0 and len(values["counts"]) == 55 and values["counts"]["17"] == {"genuine": 24, "skilled": 24}
     assert values["leaks"]["background grey"]["auc"] > 0.99  # the trap of this set; see the raw ablation of the benchmark
     assert "* cedar" in signver("data", "list", "--data", data_dir).stdout
+
+
+# ---- data make
+
+
+def files_of(folder):
+    "Every file below a folder with its bytes; the recipe and the images."
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+
+SMALL = ["data", "make", "--signers", 3, "--genuine", 2, "--forgeries", 1]
+
+
+def test_data_make_writes_a_set_that_the_kit_reads(signver, tmp_path):
+    result = signver(*SMALL, "--seed", 5, "--out", "made")
+    assert result.exit_code == 0 and "9 images, 9 of them new" in result.stdout and "made" in result.stdout, result.output
+    assert "9/9" in result.stderr  # the bar; stdout holds the result only
+    assert len(result.stdout.splitlines()) == 1
+    assert signver("data", "check", "made").exit_code == 0
+    expected = SyntheticSigners(3, seed=5, genuine=2, forgeries=1)
+    for signer in range(3):
+        for kind, name, count in (("genuine", "genuine", 2), ("skilled", "forged", 1)):
+            for index in range(count):
+                grey = cv2.imread(str(tmp_path / "made" / str(signer) / name / f"{index}.png"), cv2.IMREAD_UNCHANGED)
+                assert np.array_equal(grey, expected.image(signer, kind, index))
+
+
+def test_data_make_again_keeps_what_is_there(signver, tmp_path):
+    signver(*SMALL, "--out", "made")
+    before = files_of(tmp_path / "made")
+    (tmp_path / "made" / "1" / "genuine" / "0.png").unlink()
+    result = signver(*SMALL, "--out", "made")
+    assert result.exit_code == 0 and "9 images, 1 of them new" in result.stdout
+    assert files_of(tmp_path / "made") == before
+
+
+@pytest.mark.parametrize("option, value", [("--signers", "0"), ("--signers", "many"), ("--signers", "2.5"), ("--signers", "-3"), ("--seed", "-1"), ("--seed", ""),
+                                           ("--genuine", "0"), ("--genuine", "1e3"), ("--forgeries", "-1")])
+def test_data_make_refuses_impossible_numbers_by_name(signver, tmp_path, option, value):
+    assert_refused(signver("data", "make", option, value, "--out", "made"), f"{option} must be a whole number from [01] up, got '{re.escape(value)}'")
+    assert not (tmp_path / "made").exists()
+
+
+def test_data_make_mixes_with_nothing(signver, tmp_path):
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "beach.jpg").write_bytes(b"sun")
+    assert_refused(signver(*SMALL, "--out", "holiday"), "holds other files")
+    assert files_of(tmp_path / "holiday") == {"beach.jpg": b"sun"}
+    assert_refused(signver(*SMALL, "--out", "holiday/beach.jpg"), "must be a folder")
+    signver(*SMALL, "--out", "made")
+    before = files_of(tmp_path / "made")
+    assert_refused(signver("data", "make", "--signers", 4, "--genuine", 2, "--forgeries", 1, "--out", "made"), "another synthetic set")
+    assert_refused(signver(*SMALL, "--seed", 1, "--out", "made"), "another synthetic set")
+    assert files_of(tmp_path / "made") == before
+    assert_refused(signver("data", "make"), "--out must name the folder")
+
+
+def cut_short(monkeypatch, problem, after):
+    "Writing ends with `problem` once `after` images are there, as when the disk is full; the images before it are whole."
+    write = SyntheticSigners.write
+
+    def short(self, folder, **options):
+        write(self, folder)
+        for path in sorted(Path(folder).glob("*/*/*.png"))[after:]:
+            path.unlink()
+        raise problem
+
+    monkeypatch.setattr(SyntheticSigners, "write", short)
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded")])
+def test_data_make_on_a_full_disk(signver, tmp_path, monkeypatch, problem):
+    with monkeypatch.context() as patch:
+        cut_short(patch, problem, after=4)
+        result = signver(*SMALL, "--out", "a b")
+    assert result.exit_code == 1 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1 and "Traceback" not in result.output, result.output
+    assert "the disk is full: 4 of 9 images are in a b, each of them whole" in result.stderr and "goes on where it stopped" in result.stderr
+    assert "signver data make --signers 3 --seed 0 --genuine 2 --forgeries 1 --out 'a b'" in result.stderr
+    assert "9 images, 5 of them new" in signver(*SMALL, "--out", "a b").stdout
+    signver(*SMALL, "--out", "whole")
+    assert files_of(tmp_path / "a b") == files_of(tmp_path / "whole")
+
+
+def test_data_make_leaves_no_half_file_when_writing_fails(signver, tmp_path, monkeypatch):
+    """The disk fills up in the middle of a file: half of its bytes are written, then the system refuses."""
+    write_bytes, written = Path.write_bytes, []
+
+    def full(self, data):
+        written.append(self)
+        if len(written) > 5:
+            write_bytes(self, data[:len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        result = signver(*SMALL, "--out", "made")
+    assert result.exit_code == 1 and "the disk is full" in result.stderr
+    pictures = [path for path in (tmp_path / "made").rglob("*") if path.is_file() and path.suffix != ".json"]
+    assert 0 < len(pictures) < 9 and all(path.suffix == ".png" and cv2.imread(str(path)) is not None for path in pictures)
+    signver(*SMALL, "--out", "made"), signver(*SMALL, "--out", "whole")
+    assert files_of(tmp_path / "made") == files_of(tmp_path / "whole")
+
+
+def test_another_error_of_the_system_is_not_called_a_full_disk(signver, monkeypatch):
+    cut_short(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "made/0"), after=1)
+    result = signver(*SMALL, "--out", "made")
+    assert result.exit_code == 2 and "error: [Errno 13] Permission denied" in result.stderr
+    assert "disk is full" not in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_stops_data_make_and_the_same_command_goes_on(signver, tmp_path):
+    words = [sys.executable, "-m", "signver_kit.cli", "data", "make", "--signers", "2000", "--genuine", "2", "--forgeries", "1", "--out", "made set"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=subprocess_environment(), start_new_session=True)
+    made, limit = tmp_path / "made set", time.monotonic() + 120
+    while not (made / "1").exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130 and stdout == "" and "Traceback" not in stderr, stderr
+    pictures = list(made.glob("*/*/*.png"))
+    assert 0 < len(pictures) < 6000 and all(cv2.imread(str(path)) is not None for path in pictures[:50])
+    assert f"interrupted: {len(pictures):,} of 6,000 images are in made set" in stderr
+    assert "signver data make --signers 2000 --seed 0 --genuine 2 --forgeries 1 --out 'made set'" in stderr
+    assert sorted(path.suffix for path in made.rglob("*") if path.is_file()) == [".json"] + [".png"] * len(pictures)

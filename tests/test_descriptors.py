@@ -1,13 +1,15 @@
-"""The untrained HOG: against a pixel-by-pixel count, invariants, refusals, and its figures on real signatures."""
+"""The untrained HOG: against a pixel-by-pixel count, invariants, refusals, its figures on real signatures. The statistics of ink: on drawn shapes."""
 import time
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signver_kit import datasets, protocols
-from signver_kit.descriptors import describe_hog, direction_histograms, gradients, hog, normalised_blocks
+from signver_kit.descriptors import (INK_STATISTICS, describe_hog, describe_ink, direction_histograms, gradients, hog, ink_statistics,
+                                     normalised_blocks)
 from signver_kit.images import NoInk
 from signver_kit.metrics import eer
 
@@ -158,3 +160,131 @@ def test_the_figures_on_cedar(data_dir):
         impostor = scores.loc[scores["kind"] == kind, "distance"]
         found = eer(np.r_[np.ones(len(genuine)), np.zeros(len(impostor))], np.r_[genuine, impostor]).value
         assert found == pytest.approx(figure, abs=0.0125), f"{kind}: {found:.3f}"
+
+
+# ---- the statistics of ink
+
+def page(*lines, width=3, size=(220, 420), closed=False):
+    """Polylines, a given number of pixels wide, as a bool ink image."""
+    ink = np.zeros(size, np.uint8)
+    for line in lines:
+        cv2.polylines(ink, [np.int32(np.rint(np.array(line, float) * 16))], closed, 255, width, cv2.LINE_8, 4)
+    return ink > 0
+
+
+def ring(radius, width=3, size=(220, 420)):
+    turn = np.linspace(0, 2 * np.pi, 300, endpoint=False)
+    return page(np.column_stack([size[1] / 2 + radius * np.cos(turn), size[0] / 2 + radius * np.sin(turn)]), width=width, size=size, closed=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(30, 100), st.integers(2, 5))
+def test_a_circle_turns_by_one_over_its_radius(radius, width):
+    found = ink_statistics(ring(radius, width))
+    assert found["curvature_px"] == pytest.approx(1 / radius, rel=0.2)
+    assert found["length"] * found["size_px"] == pytest.approx(2 * np.pi * radius, rel=0.05)
+    assert (found["components"], found["ends"], found["branches"], found["largest_share"]) == (1, 0, 0, 1)
+    assert found["holes"] * found["length"] == pytest.approx(1) and found["aspect"] == 1
+    assert found["centre_x"] == pytest.approx(0.5, abs=0.01) and found["spread_x"] == pytest.approx(np.sqrt(0.5) * radius / found["height_px"], abs=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(20, 300), st.integers(3, 60))
+def test_a_rectangle_by_arithmetic(length, width):
+    ink = np.zeros((100, 400), np.float32)
+    ink[20:20 + width, 40:40 + length] = 1
+    found = ink_statistics(ink)
+    assert found["aspect"] == pytest.approx(length / width) and found["density"] == 1 and found["components"] == 1
+    assert found["size_px"] == pytest.approx(np.sqrt(length * width)) and found["height_px"] == width
+    assert found["spread_x"] == pytest.approx(found["spread_y"]) == pytest.approx(1 / np.sqrt(12))
+    if length > 3 * width:
+        assert found["stroke_px"] == pytest.approx(width, abs=1) and found["inclination"] == pytest.approx(0, abs=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-50, 50), st.integers(4, 7))
+def test_a_leaning_stroke_tells_its_slant(degrees, width):
+    lean = np.tan(np.radians(degrees))
+    found = ink_statistics(page([(210 - 70 * lean, 180), (210 + 70 * lean, 40)], width=width))
+    assert found["slant"] == pytest.approx(degrees, abs=4)       # staircases
+    assert abs(found["inclination"]) == pytest.approx(90 - abs(degrees), abs=2)
+    assert found["ends"] * found["length"] == pytest.approx(2) and found["branches"] == 0
+
+
+def test_a_plus_and_three_bars():
+    plus = ink_statistics(page([(100, 100), (300, 100)], [(200, 20), (200, 180)], width=5))
+    assert plus["ends"] * plus["length"] == pytest.approx(4) and plus["branches"] * plus["length"] == pytest.approx(1) and plus["components"] == 1
+    bars = ink_statistics(page(*([(x, 40), (x, y)] for x, y in ((60, 180), (120, 110), (180, 110))), width=5))
+    assert bars["components"] == 3 and bars["largest_share"] == pytest.approx(0.5, abs=0.01) and bars["ends"] * bars["length"] == pytest.approx(6)
+
+
+def test_specks_and_empty_paper_do_not_count():
+    ink = page([(60, 60), (200, 160), (340, 60)], width=5)
+    spotted = np.zeros((400, 600), bool)
+    spotted[100:320, 90:510] = ink
+    spotted[[20, 110, 390, 240], [580, 95, 10, 300]] = True
+    assert ink_statistics(spotted) == ink_statistics(ink)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_scan_its_mask_and_its_negative_say_the_same(seed):
+    ink = scribble(seed, (120, 240)) > 0
+    grey = np.where(ink, 60, 240).astype(np.uint8)
+    assert ink_statistics(grey) == ink_statistics(ink) == ink_statistics(ink.astype(np.float32)) == ink_statistics(0.7 * ink)
+    found = ink_statistics(grey)
+    assert list(found) == list(INK_STATISTICS) and np.isfinite(list(found.values())).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_mirrored_writing_leans_the_other_way(seed):
+    rng = np.random.default_rng(seed)
+    x = np.linspace(30, 370, 12)
+    line = np.column_stack([x + rng.uniform(-8, 8, 12) + 12 * (np.arange(12) % 2), 110 + np.where(np.arange(12) % 2, -50, 50) + rng.uniform(-9, 9, 12)])
+    a, b = ink_statistics(page(line)), ink_statistics(page(line)[:, ::-1])
+    assert a["slant"] == pytest.approx(-b["slant"], abs=1.5) and a["inclination"] == pytest.approx(-b["inclination"], abs=1e-6)
+    assert a["centre_x"] == pytest.approx(1 - b["centre_x"], abs=1e-9) and a["length"] == pytest.approx(b["length"], rel=0.03)
+    for name in ("aspect", "density", "components", "spread_x", "spread_y", "centre_y"):
+        assert a[name] == pytest.approx(b[name], abs=1e-9), name
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_resolution_cancels(times):
+    line = np.column_stack([np.linspace(30, 390, 200), 110 + 60 * np.sin(np.linspace(0, 20, 200))])
+    small, large = ink_statistics(page(line, width=5)), ink_statistics(np.kron(page(line, width=5), np.ones((times, times), bool)))
+    assert large["size_px"] == pytest.approx(times * small["size_px"]) and large["curvature_px"] == pytest.approx(small["curvature_px"] / times, rel=0.1)
+    for name, tolerance in (("aspect", 0), ("density", 0), ("components", 0), ("spread_y", 0.01), ("stroke", 0.15), ("length", 0.03), ("curvature", 0.1), ("ends", 0.03)):
+        assert large[name] == pytest.approx(small[name], rel=tolerance), name
+
+
+def test_the_smallest_ink_has_finite_statistics():
+    for shape in ((1, 1), (1, 30), (30, 1), (2, 2), (3, 3)):
+        ink = np.zeros((50, 50), np.float32)
+        ink[10:10 + shape[0], 10:10 + shape[1]] = 1
+        found = ink_statistics(ink)
+        assert np.isfinite(list(found.values())).all() and found["aspect"] == shape[1] / shape[0]
+
+
+def test_many_images_are_rows_in_the_order_of_the_names():
+    images = [scribble(1), scribble(2, (50, 90)), scribble(3, (200, 300))]
+    rows = describe_ink(images)
+    names = [name for name in INK_STATISTICS if not name.endswith("_px")]
+    assert rows.shape == (3, len(names)) and rows.dtype == np.float64
+    assert dict(zip(names, rows[1])) == {name: value for name, value in ink_statistics(images[1]).items() if name in names}
+    assert describe_ink(np.stack([scribble(4)] * 2), ["slant", "size_px"]).shape == (2, 2)
+    assert describe_ink([]).shape == (0, len(names))
+
+
+@pytest.mark.parametrize("wrong, rule", [
+    (np.zeros((50, 80), np.float32), "0 everywhere"),
+    (np.full((50, 80), 240, np.uint8), "blank"),
+    (np.zeros((3, 50, 80), np.float32), r"\(H, W\), got shape \(3, 50, 80\)"),
+    (np.full((50, 80), 7.0), r"\[0, 1\]"),
+    (np.full((50, 80), np.nan), r"\[0, 1\]"),
+])
+def test_statistics_refuse_what_is_not_ink(wrong, rule):
+    with pytest.raises(ValueError, match=rule):
+        ink_statistics(wrong)
+    with pytest.raises(ValueError, match="a statistic is one of height_px.*'weight'"):
+        describe_ink([scribble(0)], ["weight"])

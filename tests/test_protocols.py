@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from signver_kit.images import SignverError
+from signver_kit.images import NoInk, SignverError
 from signver_kit.metrics import auc, eer, far_frr
-from signver_kit.protocols import (LeakageFound, SignersOverlap, against, assert_disjoint, background_probe, check_probes, checked_table,
-                                   duplicates_across_splits, file_probe, freeze_threshold, hardest_pairs, label_shuffle_probe, logistic, pool_folds,
-                                   questioned_only_probe, refuse_leaks, summarise, wi_scores, wi_trials)
+from signver_kit.protocols import (PAGE_PROPERTIES, PEN_PROPERTIES, LeakageFound, SignersOverlap, _fold_of, against, assert_disjoint, background_probe,
+                                   check_probes, checked_table, duplicates_across_splits, file_probe, freeze_threshold, hardest_pairs,
+                                   label_shuffle_probe, logistic, page_probe, page_properties, pool_folds, questioned_only_probe, refuse_leaks,
+                                   summarise, two_sample_auc, wi_scores, wi_trials)
 
 
 def make_table(signers=6, genuine=5, skilled=4):
@@ -591,3 +592,150 @@ def test_an_untrained_descriptor_on_cedar_errs_as_an_honest_verifier_does(cedar)
     for kind in ("skilled", "random"):
         assert found[10, kind] < found[1, kind]
     assert abs(label_shuffle_probe(some, embeddings)["label_shuffle_eer"] - 0.5) < 0.04
+
+
+# --- the page
+
+def scans(table, seed=0, paper=(240, 240), noise=(2, 2), margin=(12, 12), blur=(0.8, 0.8)):
+    """A grey scan a row: a pen stroke on paper, both drawn by one distribution unless the second of a pair, for forged rows, says otherwise."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for forged in (table["kind"] == "skilled").astype(int):
+        x = np.linspace(0, 90, 60)
+        line = np.column_stack([x, 20 + 9 * np.sin(x / rng.uniform(4, 8) + rng.uniform(0, 6))])
+        edge = margin[forged] + rng.integers(0, 6, 2)
+        page = np.zeros((40 + 2 * edge[0], 90 + 2 * edge[1]), np.uint8)
+        cv2.polylines(page, [np.int32((line + edge[::-1]) * 16)], False, 180, 2, cv2.LINE_AA, 4)
+        ink = cv2.GaussianBlur(page, (0, 0), blur[forged]).astype(float)
+        grey = rng.normal(paper[forged], 3) - ink + rng.normal(0, noise[forged] * rng.uniform(0.8, 1.25), page.shape)
+        found.append(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    return found
+
+
+@pytest.fixture(scope="module")
+def page_table():
+    return make_table(24, 5, 5)
+
+
+def test_page_probe_is_silent_on_one_distribution(page_table):
+    found = page_probe(scans(page_table), page_table, draws=200)
+    low, high = found["page_auc_ci"]
+    assert low <= found["page_auc"] <= high and low < 0.56 and high > 0.44 and 0.4 < found["page_auc"] < 0.6
+    assert set(found["page_auc_by_property"]) == set(PAGE_PROPERTIES) | set(PEN_PROPERTIES)
+    assert found == page_probe(iter(scans(page_table)), page_table, draws=200), "a generator will do, and the same twice"
+
+
+@pytest.mark.parametrize("leak, telling, higher", [
+    ({"paper": (240, 246)}, "paper", "skilled"), ({"noise": (2, 3)}, "noise", "skilled"), ({"margin": (12, 9)}, "left", "genuine")])
+def test_page_probe_finds_a_planted_leak(page_table, leak, telling, higher):
+    found = page_probe(scans(page_table, **leak), page_table, draws=200)
+    assert found["page_auc_ci"][0] > 0.55 and found["page_auc"] > 0.7
+    single = found["page_auc_by_property"][telling]
+    assert single < 0.35 if higher == "skilled" else single > 0.65
+
+
+def test_sharpness_counts_only_when_asked_for(page_table):
+    blurred = scans(page_table, noise=(0.4, 0.4), blur=(0.7, 1.5))
+    assert page_probe(blurred, page_table, pen=True, draws=200)["page_auc"] > 0.9
+    assert page_probe(blurred, page_table, draws=200)["page_auc_by_property"]["sharpness"] > 0.95
+
+
+def test_page_properties_by_hand():
+    grey = np.full((60, 120), 230, np.uint8)
+    grey[20:26, 30:100] = 50
+    found = page_properties(grey)
+    assert [found[name] for name in ("paper", "spread", "noise", "white", "left", "top", "right", "bottom", "contrast", "height", "width")] == [
+        230, 0, 0, 0, 30, 20, 20, 34, 180, 60, 120]
+    assert abs(found["shade_x"]) < 1e-3 and found["sharpness"] > 0.4
+    rng = np.random.default_rng(0)
+    noisy = np.clip(np.rint(grey + np.linspace(-6, 6, 120) + rng.normal(0, 4, grey.shape)), 0, 255).astype(np.uint8)
+    found = page_properties(noisy)
+    assert found["noise"] == pytest.approx(4, rel=0.1) and found["shade_x"] == pytest.approx(12, abs=1.5) and found["shade_y"] == pytest.approx(0, abs=1.5)
+    assert found["grain"] == pytest.approx(1, abs=0.1)
+    assert page_properties(cv2.GaussianBlur(noisy, (0, 0), 1))["grain"] > 1.2
+
+
+def test_page_probe_names_a_row_without_ink(page_table):
+    pictures = scans(page_table)
+    pictures[7] = np.full((50, 80), 240, np.uint8)
+    with pytest.raises(NoInk, match="row 7"):
+        page_probe(pictures, page_table)
+    with pytest.raises(ValueError, match="one item a row"):
+        page_probe(scans(page_table)[:-1], page_table)
+    genuine = page_table[page_table["kind"] == "genuine"]
+    assert page_probe(scans(genuine), genuine)["page_auc"] is None
+
+
+# --- two piles
+
+def pile(seed, name, signers=24, each=5, shift=0.0, scale=1.0, columns=4):
+    rng = np.random.default_rng(seed)
+    items = 0.3 * rng.normal(size=(signers, 1, columns)) + rng.normal(size=(signers, each, columns))
+    items[..., 0] = scale * items[..., 0] + shift
+    return items.reshape(-1, columns), np.repeat([f"{name}{s}" for s in range(signers)], each)
+
+
+@pytest.mark.parametrize("classifier", ["trees", "linear"])
+def test_two_piles_of_one_kind_and_of_two(classifier):
+    (a, groups_a), (b, groups_b) = pile(0, "a"), pile(1, "b")
+    same = two_sample_auc(a, b, groups_a, groups_b, draws=200, classifier=classifier)
+    assert same["two_sample_auc_ci"][0] < 0.5 and same["two_sample_auc"] < 0.6 and same["classifier"] == classifier     # below a half: nothing was found, either
+    far, far_groups = pile(1, "b", shift=6, each=7)
+    found = two_sample_auc(a, far, groups_a, far_groups, draws=200, classifier=classifier)
+    assert found["two_sample_auc"] > 0.98 and found["two_sample_auc_ci"][0] > 0.95 and found["two_sample_auc_ci"][1] <= 1
+    swapped = two_sample_auc(far, a, far_groups, groups_a, draws=200, classifier=classifier)
+    assert swapped["two_sample_auc"] > 0.98, "a is found, whichever pile is called a"
+
+
+def test_trees_see_a_spread_that_no_straight_boundary_does():
+    (a, groups_a), (b, groups_b) = pile(0, "a", signers=40), pile(1, "b", signers=40, scale=4)
+    trees, linear = (two_sample_auc(a, b, groups_a, groups_b, draws=200, classifier=name)["two_sample_auc"] for name in ("trees", "linear"))
+    assert trees > 0.75 > 0.65 > linear
+
+
+def test_many_columns_are_left_to_the_linear_classifier():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 4)
+    a, b = rng.normal(size=(40, 200)), rng.normal(size=(40, 200)) + 0.5
+    found = two_sample_auc(a, b, groups, groups + 100, draws=200)
+    assert found["classifier"] == "linear" and found["two_sample_auc"] > 0.9
+    assert two_sample_auc(a[:, :64], b[:, :64], groups, groups + 100, draws=200)["classifier"] == "trees"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 6), st.integers(2, 6), st.integers(0, 99))
+def test_no_group_is_ever_in_two_folds_and_every_fold_has_both_piles(only_a, only_b, both, folds, seed):
+    rng = np.random.default_rng(seed)
+    shared = [f"s{i}" for i in range(both)]
+    names_a, names_b = [f"a{i}" for i in range(only_a)] + shared, [f"b{i}" for i in range(only_b)] + shared
+    groups = np.array([name for name in names_a for _ in range(rng.integers(1, 4))] + [name for name in names_b for _ in range(rng.integers(1, 4))])
+    y = np.array([False] * len(groups))
+    y[:np.flatnonzero(groups == names_b[0])[0]] = True
+    if both:   # shared names stand at the end of a and again at the end of b
+        y = np.arange(len(groups)) < np.flatnonzero(groups == "b0")[0]
+    fold = _fold_of(y, groups, folds, seed)
+    for name in set(groups):
+        assert len(set(fold[groups == name])) == 1
+    for number in set(fold):
+        assert y[fold == number].any() and (~y[fold == number]).any()
+
+
+def test_a_memorised_signer_does_not_help():
+    """Every signer is recognisable, and nothing else differs: rows of a signer in training and test would give an AUC near 1."""
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=(40, 6))
+    x = np.repeat(centre, 10, axis=0) + 0.01 * rng.normal(size=(400, 6))
+    groups = np.repeat(np.arange(40), 10)
+    found = two_sample_auc(x[:200], x[200:], groups[:200], groups[200:], draws=200)
+    assert found["two_sample_auc"] < 0.8
+
+
+@pytest.mark.parametrize("change, rule", [
+    (dict(b=np.zeros((40, 3))), "same columns, got 4 and 3"), (dict(b=np.zeros((40, 4, 4))), r"b must be \(N, D\)"),
+    (dict(groups_a=np.arange(3)), "one group a row"), (dict(a=np.full((40, 4), np.nan)), "160 NaN"), (dict(groups_b=["x"] * 40), "at least two groups"),
+    (dict(classifier="forest"), "auto, trees or linear"), (dict(folds=1), "at least 2")])
+def test_two_piles_are_refused_by_name(change, rule):
+    rng = np.random.default_rng(0)
+    given = dict(a=rng.normal(size=(40, 4)), b=rng.normal(size=(40, 4)), groups_a=np.arange(40) // 4, groups_b=100 + np.arange(40) // 4)
+    with pytest.raises(ValueError, match=rule):
+        two_sample_auc(**(given | change))

@@ -27,21 +27,22 @@ FLOORS = {
     "descriptors": ["images"],
     "datasets": ["images"],
     "synthetic": ["images", "datasets"],
+    "documents": ["synthetic"],
     "devices": [],
     "backbones": [],
     "losses": [],
     "training": ["datasets", "devices", "losses", "metrics"],  # metrics: training stops early on the validation EER
-    "detector": ["metrics", "descriptors", "synthetic", "backbones", "training"],
-    "cleaner": ["metrics", "descriptors", "synthetic", "backbones", "training"],
-    "extractor": ["metrics", "descriptors", "synthetic", "backbones", "training"],
+    "detector": ["metrics", "descriptors", "documents", "backbones", "training"],
+    "cleaner": ["metrics", "descriptors", "documents", "backbones", "training"],
+    "extractor": ["metrics", "descriptors", "documents", "backbones", "training"],
     "matcher": ["metrics", "descriptors"],
     "pipeline": ["detector", "cleaner", "extractor", "matcher"],
     "protocols": ["datasets", "matcher", "metrics"],
-    "benchmark": ["plots", "synthetic", "pipeline", "protocols"],
+    "benchmark": ["plots", "documents", "pipeline", "protocols"],
     "cli": ["benchmark"],
 }
 KERAS_MODULES = {"devices", "backbones", "losses", "training", "detector", "cleaner", "extractor"}
-WITHOUT_KERAS = ["images", "metrics", "plots", "descriptors", "datasets", "synthetic", "matcher", "protocols", "cli"]
+WITHOUT_KERAS = ["images", "metrics", "plots", "descriptors", "datasets", "synthetic", "documents", "matcher", "protocols", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
