@@ -41,7 +41,9 @@ def test_a_set_without_forgeries_whose_pen_is_broad_is_told_apart(tmp_path):
     """Written as Cross-media is laid out: one group, writers, genuine signatures only; ink broadened until anybody sees it."""
     signers = SyntheticSigners(12, seed=3, genuine=6, forgeries=0)
     for row in signers.table.itertuples():
-        path = tmp_path / "data" / "crossmedia" / "control" / row.signer / f"{row.index}.png"
+        own = int(row.signer) + 1                                       # the name that this writer writes twice: as number n and n + 20
+        number = own + 20 * row.index if row.index < 2 else (own + row.index) % 20 + 1
+        path = tmp_path / "data" / "crossmedia" / "control" / row.signer / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), cv2.erode(signers.set.read(row.path), np.ones((7, 7), np.uint8)))
     result = run_benchmark("realism", parameters=load_preset("realism", "smoke") | {"real": "crossmedia"}, data=tmp_path / "data", out=tmp_path / "run", progress=False)
