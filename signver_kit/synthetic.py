@@ -108,6 +108,7 @@ def _glyph(text):
     return [np.array([point.split() for point in stroke.split(",")], float) for stroke in strokes.split("/")], float(width)
 
 
+_CONSONANTS, _VOWELS = list("bcdfghklmnprstvwyz"), list("aeiou")
 _GLYPHS = {letter: _glyph(text) for letter, text in (_SMALL | _CAPITALS | _MARKS).items()}
 
 # %% ../nbs/05_synthetic.ipynb #hand
@@ -172,9 +173,6 @@ class _Script:
         return (min(x), max(x)) if x else (0.0, 0.0)
 
 # %% ../nbs/05_synthetic.ipynb #draw-name
-_CONSONANTS, _VOWELS = list("bcdfghklmnprstvwyz"), list("aeiou")
-
-
 def _draw_name(rng, small):
     # A capital and so many small letters, consonants and vowels mostly in turn, so that it looks pronounceable.
     name, vowel = str(rng.choice(sorted(_CAPITALS))), rng.random() < 0.7
@@ -233,7 +231,7 @@ def _write_zigzag(script, rng, x, count):
         x += step
     return x
 
-
+# %% ../nbs/05_synthetic.ipynb #write-late
 def _write_late(script, rng, late):
     for letter, x, y in late:
         script.lift(optional=True)
@@ -463,6 +461,12 @@ def _lay_out(points, hand, rng, unrest):
     return np.column_stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)])
 
 
+def _tremble(time, rng, amplitude):
+    # Three sines of 6 to 11 Hz, the band of the physiological tremor of a hand that is watched: (T,) -> (T, 2).
+    turns = rng.uniform(6, 11, 3) * time[:, None] + rng.uniform(0, 1, 3)
+    return np.sin(2 * np.pi * turns) @ rng.normal(0, amplitude, (3, 2))
+
+
 def _pixels_per_unit(plan, hand):
     # A signature gets about as much room as a form gives it: long names are written smaller.
     wide = np.ptp(plan.points[:, 0])
@@ -505,12 +509,6 @@ def _perform(plan, points, hand, rng, unrest, tremor=0.0, lifts=0.0):
         strokes.append(stroke)
     return strokes
 
-
-def _tremble(time, rng, amplitude):
-    # Three sines of 6 to 11 Hz, the band of the physiological tremor of a hand that is watched: (T,) -> (T, 2).
-    turns = rng.uniform(6, 11, 3) * time[:, None] + rng.uniform(0, 1, 3)
-    return np.sin(2 * np.pi * turns) @ rng.normal(0, amplitude, (3, 2))
-
 # %% ../nbs/05_synthetic.ipynb #handwrite
 def handwrite(text, hand, rng, height):
     """A short text in handwriting: list of (T, 4) x, y, t, pressure. text: letters A–Z a–z, digits, . / - and spaces; height: of a small x, in pixels. The origin lies where the
@@ -545,7 +543,7 @@ def _redraw_letters(points, part, rng, amount):
     moved = np.column_stack([x + lean * y - turn * y, y + turn * x]) + size * np.sin(waves * np.column_stack([y, x]) + phase)
     return centre[part] + moved
 
-
+# %% ../nbs/05_synthetic.ipynb #misread
 def _misread(plan, rng, own, error):
     # A forger's idea of a plan and the hand that will run it. own: the forger's own hand.
     points = _distort(plan.points, plan.part, rng, space=0.2 * error, scale=0.13 * error, shift=0.12 * error, point=0.09 * error, reach=1)
@@ -636,7 +634,7 @@ def _middle_line(stroke, pen, flow):
     column, row = np.rint(points[segment] + share[:, None] * step[segment]).T + 1
     return np.column_stack([row, column, thickness[segment], tone[segment]]).astype(int)[tone[segment] > 0]
 
-
+# %% ../nbs/05_synthetic.ipynb #draw-ink
 def draw_ink(strokes, size, pen, flow=1.0):
     """Coverage by ink, uint8 (H, W), 255 = full. strokes: list of (T, 4) x, y, t, pressure in pixels; size: (H, W); pen: width in pixels at usual pressure; flow: how much
     width and tone follow the pressure. Where the pressure is 0 nothing is drawn, nor what lies outside."""

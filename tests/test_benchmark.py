@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from signver_kit import benchmark
 from signver_kit.benchmark import (
     BenchmarkFailed, LiveLog, Record, benchmarks_directory, compare_records, format_table, list_benchmarks, list_presets, load_preset,
-    merge_parameters, notebook_parameters, parse_assignment, read_record, run_benchmark, run_folder, shorten_paths, thin_curve,
+    merge_parameters, notebook_parameters, parse_assignment, read_record, run_benchmark, run_folder, shorten_paths, stopping_signals, thin_curve,
 )
 
 PACKAGE = Path(benchmark.__file__).resolve().parents[1]
@@ -378,6 +378,19 @@ def test_a_run_that_fails_says_so(toys, tmp_path, mode, pattern):
         assert record.environment["device"] == "toy" and record.data == {"name": "toys"}
     if mode == "raises":
         assert "FileNotFoundError" in str(kept) and str(Path.home() / "private") not in str(kept)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_stop_that_was_swallowed_is_asked_for_again():
+    before, heard = signal.getsignal(signal.SIGINT), 0
+    with stopping_signals(seconds=0.05):
+        for wait in (lambda: signal.raise_signal(signal.SIGINT), lambda: time.sleep(20)):
+            try:
+                wait()
+            except KeyboardInterrupt:  # as a callback would swallow it
+                heard += 1
+    time.sleep(0.2)  # outside nothing comes after
+    assert heard == 2 and signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
