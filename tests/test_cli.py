@@ -120,12 +120,17 @@ def test_a_failing_run_ends_with_1_and_says_where_to_look(signver):
     assert "Traceback" not in result.stderr
 
 
+def hear_ctrl_c():
+    """In the child, before it starts: a session of its own, and SIGINT heard also where the tests run in the background of a shell, which ignores it."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     environment = {**subprocess_environment(), "SIGNVER_BENCHMARKS": str(make_benchmarks(tmp_path / "benchmarks"))}
     words = [sys.executable, "-m", "signver_kit.cli", "bench", "toy", "-p", "mode=waits", "-p", "label=a b", "--out", "run"]
-    # a new session, so that the signal is sure to be the default one and reaches only this process
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment, start_new_session=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment, preexec_fn=hear_ctrl_c)
     for line in process.stderr:
         if "mode waits" in line:
             process.send_signal(signal.SIGINT)
@@ -299,7 +304,7 @@ def test_another_error_of_the_system_is_not_called_a_full_disk(signver, monkeypa
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_stops_data_make_and_the_same_command_goes_on(signver, tmp_path):
     words = [sys.executable, "-m", "signver_kit.cli", "data", "make", "--signers", "2000", "--genuine", "2", "--forgeries", "1", "--out", "made set"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=subprocess_environment(), start_new_session=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=subprocess_environment(), preexec_fn=hear_ctrl_c)
     made, limit = tmp_path / "made set", time.monotonic() + 120
     while not (made / "1").exists() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.02)

@@ -129,7 +129,7 @@ def test_tiny_and_huge():
     tiny = np.full((12, 16), 240, np.uint8)
     tiny[4:8, 3:13] = 40
     assert dirty(tiny, 0, 0, Dirt(stamp=1, words=1, box=1, fold=1, uneven=1)).dirty.shape == (12, 16)
-    huge = cv2.resize(signature(), (4200, 2000), interpolation=cv2.INTER_CUBIC)
+    huge = cv2.resize(signature(), (4200, 2000), interpolation=cv2.INTER_NEAREST)
     assert dirty(huge, 0, 0, Dirt(stamp=1, words=1, box=1, fold=1)).dirty.shape == (2000, 4200)
 
 
@@ -227,7 +227,7 @@ def test_leaving_a_thing_out_changes_its_box_and_nothing_else(seed, i):
         outside = (page.boxes[number] * np.tile(changed.shape, 2) - seen) * [1, 1, -1, -1]          # how far the change reaches beyond the box
         later = [other for other, _ in drawn[k + 1:] if other.patch]
         assert (outside <= (2 if mark.patch else 1) + 1e-6).all()       # an anti-aliased rim too faint to see, and for a bar the skew's interpolation
-        assert later or (outside >= -1e-6).all()                        # a later bar may hide some of it
+        assert later or (outside >= -1 - 1e-6).all()                    # the box is that of the ink, to a pixel; a later bar may hide some of it
 
 
 @settings(max_examples=15)
