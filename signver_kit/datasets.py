@@ -456,7 +456,7 @@ def read_utsig(path, *, forgeries=("Simple", "Skilled"), min_genuine=2):
     return _read_layout("utsig", path, "UTSig: Genuine/SIGNER/N.tif and Forgery/{Simple,Skilled,Opposite Hand}/SIGNER/N.tif", rule,
                         min_genuine=min_genuine, renumber=True)
 
-# %% ../nbs/04_datasets.ipynb #read-mcyt75
+# %% ../nbs/04_datasets.ipynb #mcyt
 _MCYT = re.compile(r"([0-9]{4})([vf])([0-9]{2})", re.IGNORECASE)
 _GPDS = re.compile(r"(cf|c)-([0-9]+)-([0-9]+)", re.IGNORECASE)
 _VERSIONS = ("rect", "square", "bin", "skel")
@@ -481,14 +481,18 @@ def read_gpds(path, *, min_genuine=2):
 
 
 def read_crossmedia(path, *, version="rect", min_genuine=2):
-    """Cross-media Signatures (Luo et al. 2023): GROUP/WRITER/N, or the authors' GROUP/VERSION/WRITER/N with version rect, square, bin or skel."""
+    """Cross-media Signatures (Luo et al. 2023): GROUP/WRITER/N, or the authors' GROUP/VERSION/WRITER/N with version rect, square, bin or skel.
+
+    Every writer wrote the same twenty names: `text` is the name's number (0 to 19), `identity` the writer with the name, `signer` the writer, whom splits go by.
+    """
     def rule(file):
         group = file.parent.parent
         if group.name in _VERSIONS:
             group = group.parent if group.name == version else Path()
         if not (file.stem.isdecimal() and file.parent.name.isdecimal() and group.name and not group.name.isdecimal()):
             return None
-        return {"signer": f"{group.name}-{file.parent.name}", "kind": "genuine", "index": int(file.stem), "group": group.name}
+        signer, text = f"{group.name}-{file.parent.name}", (int(file.stem) - 1) % 20
+        return {"signer": signer, "kind": "genuine", "index": int(file.stem), "group": group.name, "text": text, "identity": f"{signer}/{text}"}
 
     return _read_layout("crossmedia", path, "Cross-media: control/WRITER/N.png and experiment/WRITER/N.png", rule, min_genuine=min_genuine)
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['labels_of', 'PKSampler', 'MixedSampler', 'Augmentation', 'augment', 'BatchSource', 'OneCycle', 'TrainConfig',
            'config_from', 'make_optimizer', 'precision', 'embed', 'view_matrices', 'pair_eers', 'WeightsMismatch',
-           'save_checkpoint', 'load_checkpoint', 'make_source', 'fit', 'pipeline_speed', 'cross_validate', 'save_model',
-           'read_model_folder']
+           'save_checkpoint', 'load_checkpoint', 'make_source', 'fit', 'history_curves', 'load_initial',
+           'LearningRateTest', 'steepest_fall', 'find_learning_rate', 'pipeline_speed', 'cross_validate',
+           'aggregate_folds', 'round_to_half', 'save_model', 'read_model_folder']
 
-# %% ../nbs/09_training.ipynb #export-import-hashlib-import
+# %% ../nbs/09_training.ipynb #export-import-hashlib-import-json
 import hashlib
 import json
 import math
@@ -17,10 +18,11 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
 import cv2
+import h5py
 import keras
 import numpy as np
 from tqdm import tqdm
@@ -32,23 +34,29 @@ from .metrics import eer
 
 # %% ../nbs/09_training.ipynb #labels-of
 def labels_of(table):
-    """Integer labels of a signature table: genuine of signer s → s, skilled forgery of signer s → −(s + 1).
+    """Integer labels of a signature table: genuine of identity s → s, skilled forgery of identity s → −(s + 1).
 
-    `table`: a DataFrame with the columns `signer` and `kind`. Returns `(labels, signers)`: int32 `(N,)` and the sorted list of
-    signer names that the numbers index."""
-    signers = sorted(table["signer"].unique())
-    number = table["signer"].map({name: i for i, name in enumerate(signers)}).to_numpy(dtype=np.int32)
-    return encode_labels(number, forged=table["kind"].to_numpy() != "genuine"), signers
+    `table`: a DataFrame with the columns `signer` and `kind`, and `identity` where a signer has several (one per name that he writes); without it
+    the signer is the identity, as in rows where it is missing. Returns `(labels, identities)`: int32 `(N,)` and the sorted list that the numbers index.
+    ValueError where two signers share an identity: their signatures would count as one hand's."""
+    who = table["identity"].fillna(table["signer"]) if "identity" in table else table["signer"]
+    shared = table["signer"].groupby(who).nunique()
+    if (shared > 1).any():
+        raise ValueError(f"an identity belongs to one signer, {shared.idxmax()!r} has {shared.max()}: make it unique, such as 'signer/name'")
+    identities = sorted(who.unique())
+    number = who.map({name: i for i, name in enumerate(identities)}).to_numpy(dtype=np.int32)
+    return encode_labels(number, forged=table["kind"].to_numpy() != "genuine"), identities
 
 # %% ../nbs/09_training.ipynb #pksampler
 class PKSampler:
     """Batches of P signers with K genuine signatures (and some skilled forgeries) each.
 
     `labels`: int `(N,)` as `labels_of` makes them. `batch(epoch, step)` returns int64 indices into them, a pure function of the seed and
-    its arguments. Within an epoch the signers come in shuffled order, so each is seen equally often. `signers`: draw from these labels only. A signer
+    its arguments. Within an epoch the signers come in shuffled order, so each is seen equally often. `signers`: draw from these labels only. `groups`,
+    int `(N,)`: what an image says; signers of one group then come together, so that a batch holds the same text in several hands. A signer
     with fewer than two genuine images has no pair to learn from and is refused by name."""
 
-    def __init__(self, labels, signers_per_batch=12, genuine=4, forgeries=2, seed=42, signers=None):
+    def __init__(self, labels, signers_per_batch=12, genuine=4, forgeries=2, seed=42, signers=None, groups=None):
         labels = np.asarray(labels).reshape(-1)
         self.signers = np.unique(labels[labels >= 0]) if signers is None else np.asarray(signers)
         self.genuine = {s: np.flatnonzero(labels == s) for s in self.signers}
@@ -60,10 +68,18 @@ class PKSampler:
         if genuine < 2 or not 2 <= signers_per_batch <= len(self.signers):
             raise ValueError(f"a batch needs 2 ≤ signers ≤ {len(self.signers)} (those there are) and ≥ 2 genuine images each, got "
                              f"signers_per_batch={signers_per_batch}, genuine={genuine}")
+        self.group = None if groups is None else np.array([groups[self.genuine[s][0]] for s in self.signers], dtype=int)
+
+    def lap(self, epoch, number):
+        rng = np.random.default_rng((self.seed, epoch, number))
+        order = rng.permutation(len(self.signers))
+        if self.group is not None:  # the groups in random order, their signers together
+            order = order[np.argsort(rng.permutation(self.group.max() + 1)[self.group[order]], kind="stable")]
+        return self.signers[order]
 
     def batch(self, epoch, step):
         start = step * self.p
-        order = np.concatenate([np.random.default_rng((self.seed, epoch, lap)).permutation(self.signers)
+        order = np.concatenate([self.lap(epoch, lap)
                                 for lap in range(start // len(self.signers), (start + self.p - 1) // len(self.signers) + 1)])
         offset = start % len(self.signers)
         chosen = list(dict.fromkeys(order[offset:offset + self.p]))  # a lap's end may repeat a signer: once is enough
@@ -261,8 +277,12 @@ class WeightsMismatch(SignverError, ValueError):
     """Weights on disk do not belong to the model, or are not the bytes that their card describes."""
 
 # %% ../nbs/09_training.ipynb #variables
-def _variables(model):
-    groups = {"t": model.trainable_variables, "n": model.non_trainable_variables, "o": model.optimizer.variables if model.optimizer else []}
+def _variables(model, trainer=None):
+    trainer = model if trainer is None else trainer
+    own = {id(variable) for variable in model.variables}
+    groups = {"t": model.trainable_variables, "n": model.non_trainable_variables,  # the latter with the seeds of dropout layers
+              "h": [v for v in trainer.trainable_variables + trainer.non_trainable_variables if id(v) not in own],
+              "o": trainer.optimizer.variables if getattr(trainer, "optimizer", None) else []}
     return {f"{group}{i:04d}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
 
 
@@ -275,27 +295,30 @@ def _write_arrays(path, arrays):
     os.replace(scratch, path)
 
 
-def save_checkpoint(path, model, state):
-    """Write model, optimiser and a JSON-able `state` to one `.npz`, atomically."""
+def _assign(arrays, variables, path, remedy):
+    wrong = sorted(set(arrays) ^ set(variables)) or [n for n in arrays if tuple(arrays[n].shape) != tuple(variables[n].shape)]
+    if wrong:
+        raise WeightsMismatch(f"a checkpoint fits the model it was written for: {Path(path).name} differs in {len(wrong)} of "
+                              f"{len(variables)} variables: {remedy}")
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def save_checkpoint(path, model, state, trainer=None):
+    """Write model, optimiser and a JSON-able `state` to one `.npz`, atomically. `trainer`: the model with a loss's head on it, where that is what is trained."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()}
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model, trainer).items()}
     _write_arrays(path, {"state": np.array(json.dumps(state)), **arrays})
 
-
-def load_checkpoint(path, model):
-    """Put the variables of a checkpoint into `model` (and its optimiser) and return its `state`.
+# %% ../nbs/09_training.ipynb #load-checkpoint
+def load_checkpoint(path, model, trainer=None):
+    """Put the variables of a checkpoint into `model` (and its optimiser; `trainer` as in `save_checkpoint`) and return its `state`.
 
     `WeightsMismatch` when the file was written for another architecture or optimiser."""
     with np.load(path, allow_pickle=False) as data:
         state, arrays = json.loads(str(data["state"])), {name: data[name] for name in data.files if name != "state"}
-    variables = _variables(model)
-    wrong = sorted(set(arrays) ^ set(variables)) or [n for n in arrays if tuple(arrays[n].shape) != tuple(variables[n].shape)]
-    if wrong:
-        raise WeightsMismatch(f"a checkpoint fits the model it was written for: {Path(path).name} differs in {len(wrong)} of "
-                              f"{len(variables)} variables: resume with the same configuration, or start in an empty folder")
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
+    _assign(arrays, _variables(model, trainer), path, "resume with the same configuration, or start in an empty folder")
     return state
 
 # %% ../nbs/09_training.ipynb #prepare
@@ -305,6 +328,19 @@ def _prepare(model, loss, config, labels):
     model.compile(optimizer=make_optimizer(config, steps * config.epochs), loss=loss, jit_compile=jit_compile_for())
     model.optimizer.build(model.trainable_variables)
     return steps
+
+
+def _trainer(model, loss, labels):
+    "What the optimiser trains: `model` itself, or `model` with the head of a loss that has trainable weights of its own."
+    if not hasattr(loss, "attach"):
+        return model
+    labels = np.asarray(labels)
+    trainer = loss.attach(model, int(np.where(labels < 0, -labels - 1, labels).max()) + 1)
+    if not {id(v) for v in model.trainable_variables} <= {id(v) for v in trainer.trainable_variables}:
+        raise ValueError(f"{type(loss).__name__}.attach must return a model that shares the layers of the one it is given, got other weights: "
+                         "build it from model.inputs[0] and model.outputs[0]")
+    model.jit_compile = jit_compile_for()  # it is never compiled, and still embeds
+    return trainer
 
 
 def _train_epoch(model, source, epoch, steps, bar):
@@ -328,9 +364,9 @@ def _monitored(row, monitor):
 
 # %% ../nbs/09_training.ipynb #make-source
 def make_source(images, labels, config, extra=None):
-    """The training batches of a config: from one set of signers, or with a share of an `extra` set `(images, labels)` in each batch."""
-    def sampler(labels, per_batch, signers=None):
-        return PKSampler(labels, per_batch, config.genuine, config.forgeries, config.seed, signers)
+    """The training batches of a config: from one set of signers, or with a share of an `extra` set `(images, labels)` or `(images, labels, groups)` in each batch."""
+    def sampler(labels, per_batch, signers=None, groups=None):
+        return PKSampler(labels, per_batch, config.genuine, config.forgeries, config.seed, signers, groups)
 
     if extra is None:
         return BatchSource(images, labels, sampler(labels, config.signers_per_batch), config.augmentation)
@@ -339,42 +375,42 @@ def make_source(images, labels, config, extra=None):
     shift = own.max() + 1
     both = np.concatenate([first, np.where(second >= 0, second + shift, second - shift)])
     others = np.unique(second[second >= 0]) + shift
-    mixed = MixedSampler(sampler(both, config.signers_per_batch, own), sampler(both, config.extra_signers_per_batch, others))
+    groups = np.r_[np.zeros(len(first), int), extra[2]] if len(extra) > 2 else None
+    mixed = MixedSampler(sampler(both, config.signers_per_batch, own), sampler(both, config.extra_signers_per_batch, others, groups))
     return BatchSource(np.concatenate([images, extra[0]]), both, mixed, config.augmentation)
 
 # %% ../nbs/09_training.ipynb #fit
-def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, validation=None, folder=None, progress=True):
+def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, validation=None, folder=None, initial=None, progress=True):
     """Train an embedding model; return its history and leave the best weights in it.
 
     `images` uint8 `(N, H, W)`, `labels` int `(N,)` (see `labels_of`); `validation`: `(images, labels)` of *other signers*, whose EER picks the epoch
     to keep and stops the run; without it the last epoch stays. `folder`: where `last.npz` and `best.npz` are kept; a run that finds them there
-    goes on from them, to the same bits on a CPU. `extra`: `(images, labels)` of further training signers, numbered from 0 by themselves, of whom every
-    batch takes `config.extra_signers_per_batch`. Returns a list of dicts, one an epoch. `config` must be the one that the folder was begun with."""
-    steps = _prepare(model, loss, config, labels)
+    goes on from them, to the same bits on a CPU. `extra`: `(images, labels)`, or `(images, labels, groups)` (see `PKSampler`), of further training signers, numbered from 0 by themselves, of whom every
+    batch takes `config.extra_signers_per_batch`. `initial`: trained weights to start from (see `load_initial`), unless the folder holds a run to go on with.
+    Returns a list of dicts, one an epoch. `config` must be the one that the folder was begun with."""
     source = make_source(images, labels, config, extra)
+    trainer = _trainer(model, loss, source.labels)
+    steps = _prepare(trainer, loss, config, labels)
     state = {"epoch": 0, "history": [], "best": math.inf, "waited": 0, "config": json.loads(json.dumps(asdict(config)))}
     last, best = (Path(folder) / n if folder else None for n in ("last.npz", "best.npz"))
     best_weights = None
     if last and last.exists():
-        begun = load_checkpoint(last, model)
-        if begun["config"] != state["config"]:
-            raise ValueError(f"a run resumes with the configuration it began with; {_difference(begun['config'], state['config'])}: use another folder")
-        state = begun
+        state = _resume(last, model, trainer, state["config"])
+    elif initial is not None:
+        load_initial(model, initial)
     bar = tqdm(total=config.epochs * steps, initial=state["epoch"] * steps, desc="training", unit="step", disable=not progress)
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
-        row = _train_epoch(model, source, state["epoch"], steps, bar)
+        row = _train_epoch(trainer, source, state["epoch"], steps, bar)
         if validation is not None:
             row |= pair_eers(embed(model, validation[0]), validation[1])
         state, improved = _after_epoch(state, row, _monitored(row, config.monitor) if validation is not None else -row["epoch"])
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k == "loss" or k.endswith("eer")})
         if improved:
             best_weights = model.get_weights()
-            if best:
-                save_checkpoint(best, model, state)
-        if last:
-            save_checkpoint(last, model, state)
+        for path in [best] * improved + [last] if last else []:
+            save_checkpoint(path, model, state, trainer)
     bar.close()
-    _restore(model, best_weights, best)
+    _restore(model, trainer, best_weights, best)
     return state["history"]
 
 # %% ../nbs/09_training.ipynb #after-epoch
@@ -385,16 +421,107 @@ def _after_epoch(state, row, value):
                     "history": state["history"] + [row]}, improved
 
 
-def _restore(model, weights, path):
+def _restore(model, trainer, weights, path):
     if weights is not None:
         model.set_weights(weights)
     elif path and path.exists():  # the best epoch lies before the interruption
-        load_checkpoint(path, model)
+        load_checkpoint(path, model, trainer)
 
 
-def _difference(begun, given):
-    changed = [f"{k} was {begun.get(k)!r} and is {given.get(k)!r}" for k in given if begun.get(k) != given.get(k)]
-    return ", ".join(changed)
+def _resume(path, model, trainer, config):
+    state = load_checkpoint(path, model, trainer)
+    changed = [f"{k} was {state['config'].get(k)!r} and is {config.get(k)!r}" for k in config if state["config"].get(k) != config.get(k)]
+    if state["config"] != config:
+        raise ValueError(f"a run resumes with the configuration it began with; {', '.join(changed)}: use another folder")
+    return state
+
+# %% ../nbs/09_training.ipynb #history-curves
+def history_curves(history):
+    """The columns of `fit`'s history for `plots.plot_history`: `loss`, and the validation signers' error rates as `val_skilled_eer` and `val_random_eer`."""
+    return {("val_" if name.endswith("eer") else "") + name: [row[name] for row in history]
+            for name in ("loss", "skilled_eer", "random_eer") if history and name in history[0]}
+
+# %% ../nbs/09_training.ipynb #without-optimizer
+@contextmanager
+def _without_optimizer(model):
+    "Keras writes a compiled model's optimiser into the file of weights, two further numbers a weight, and misses it when it reads one without."
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        model.optimizer = None
+    try:
+        yield
+    finally:
+        if optimizer is not None:
+            model.optimizer = optimizer
+
+
+def load_initial(model, source):
+    """Put trained weights into `model`: those of a model folder (its hash is checked) or of a checkpoint such as `best.npz` of another run.
+
+    The optimiser starts afresh, and a loss's own head stays behind: it knows other signers. `FileNotFoundError`, or `WeightsMismatch` for another architecture."""
+    source = Path(source)
+    if source.is_dir():
+        read_model_folder(source)
+        try:
+            with _without_optimizer(model):
+                return model.load_weights(source / "model.weights.h5")
+        except ValueError as error:
+            raise WeightsMismatch(f"initial weights must come from the same architecture, {source.name}/ does not fit: {error}") from error
+    if not source.is_file():
+        raise FileNotFoundError(f"initial must be a model folder or a checkpoint .npz, there is no {source}")
+    with np.load(source, allow_pickle=False) as data:
+        arrays = {name: data[name] for name in data.files if name[0] in "tn"}
+    _assign(arrays, {n: v for n, v in _variables(model).items() if n[0] in "tn"}, source, "start from a run of the same architecture")
+
+# %% ../nbs/09_training.ipynb #learningratetest
+@dataclass(frozen=True)
+class LearningRateTest:
+    """What `find_learning_rate` saw: `rates`, `losses`, `smooth` (their bias-corrected running mean), float `(n,)` each, and its `suggestion` (NaN: the loss never fell)."""
+    rates: np.ndarray
+    losses: np.ndarray
+    smooth: np.ndarray
+    suggestion: float
+
+
+def steepest_fall(rates, smooth):
+    """The middle of the tenth of the steps over which a smoothed loss falls most per decade; the first tenth, where it is still noise, does not count. NaN if it never falls."""
+    span = max(2, len(rates) // 10)
+    if len(rates) < 3 * span:
+        return math.nan
+    fall = np.subtract(smooth[span:-span], smooth[2 * span:])  # steps are equally spaced in the logarithm
+    return float(rates[span + span // 2:][np.argmax(fall)]) if fall.max() > 0 else math.nan
+
+# %% ../nbs/09_training.ipynb #find-learning-rate
+def find_learning_rate(model, loss, images, labels, config=TrainConfig(), *, extra=None, low=1e-6, high=1.0, steps=100, smoothing=0.9, progress=False):
+    """Range test of the learning rate (Smith, WACV 2017): rates from `low` to `high`, equally spaced in their logarithm, one step each.
+
+    Returns a `LearningRateTest`. Stops early when the loss is not finite, or when its running mean stands above its lowest value by as much as it had
+    fallen and by a quarter of the first loss at least. Suggests the rate of the steepest fall (see `steepest_fall`). Batches, optimiser and loss are those that
+    `fit` would take, the schedule apart. The model's variables are put back; it is not compiled. ValueError for a range that is none."""
+    if not 0 < low < high or steps < 20 or not 0 <= smoothing < 1:
+        raise ValueError(f"a range test needs 0 < low < high, steps ≥ 20 and 0 ≤ smoothing < 1, got low={low}, high={high}, steps={steps}, smoothing={smoothing}")
+    source = make_source(images, labels, config, extra)
+    twin = keras.Model(model.inputs[0], model.outputs[0])  # the same layers: so the caller's optimiser stays his
+    before = [(v, keras.ops.convert_to_numpy(v)) for v in model.variables]
+    trainer = _trainer(twin, loss, source.labels)
+    _prepare(trainer, loss, replace(config, schedule="constant"), labels)
+    rates, losses, smooth = np.geomspace(low, high, steps), [], []
+    try:
+        for rate, (x, y) in zip(tqdm(rates, desc="learning rates", disable=not progress), source.batches(0, steps)):
+            trainer.optimizer.learning_rate = rate
+            trainer.reset_metrics()
+            value = float(trainer.train_on_batch(x, y))
+            if not math.isfinite(value):
+                break
+            losses.append(value)
+            weight = smoothing ** np.arange(len(losses))[::-1]
+            smooth.append(float(weight @ losses / weight.sum()))
+            if smooth[-1] - min(smooth) > max(smooth[0] - min(smooth), abs(smooth[0]) / 4):
+                break
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+    return LearningRateTest(rates[:len(losses)], np.array(losses), np.array(smooth), steepest_fall(rates[:len(losses)], smooth))
 
 # %% ../nbs/09_training.ipynb #pipeline-speed
 def pipeline_speed(model, loss, images, labels, config=TrainConfig(), *, rounds=4, steps=6, progress=False):
@@ -402,8 +529,9 @@ def pipeline_speed(model, loss, images, labels, config=TrainConfig(), *, rounds=
 
     Returns `images_per_second` (real batches, pipeline included), `random_images_per_second` and `pipeline_ratio`, each from the median of `rounds`
     rounds of `steps` steps, after a warm-up. The model's weights change: measure on a copy."""
-    _prepare(model, loss, config, labels)
     source = make_source(images, labels, config)
+    model = _trainer(model, loss, source.labels)
+    _prepare(model, loss, config, labels)
     x, y = source.make(0, 0)
     noise = np.random.default_rng(0).random(x.shape, dtype=np.float32)
     for _ in range(3):
@@ -451,14 +579,68 @@ def _claim_folder(folder, content):
     elif begun.read_text(encoding="utf-8") != text:
         raise ValueError(f"a cross-validation resumes with the splits and settings it began with; {folder.name}/ was begun with others: use another folder")
 
+# %% ../nbs/09_training.ipynb #aggregate-folds
+def aggregate_folds(results, names=None):
+    """Mean and spread of named figures over the folds' results (dicts of numbers or arrays, as `cross_validate` returns them).
+
+    Returns `{name: {"mean", "sd", "min", "max", "values", "folds"}}`; `names=None`: everything that is one number. A fold that lacks a figure or has
+    NaN for it is left out of that figure; `folds` are the numbers (from 1) of those that count. `sd`: of a sample (n − 1), NaN for one fold. ValueError for a
+    name that no fold has."""
+    values = {}
+    for number, result in enumerate(results, start=1):
+        for name, value in result.items():
+            value = np.asarray(value)
+            if value.size == 1 and value.dtype.kind in "iuf" and not np.isnan(value.item()):
+                values.setdefault(name, {})[number] = float(value.item())
+    missing = sorted(set(names or ()) - set(values))
+    if missing:
+        raise ValueError(f"a figure must be one number in at least one fold, {', '.join(missing)} is in none: there are {', '.join(values) or 'no figures'}")
+    return {name: _spread(folds) for name, folds in values.items() if names is None or name in names}
+
+
+def _spread(folds):
+    values = list(folds.values())
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+            "min": min(values), "max": max(values), "values": values, "folds": list(folds)}
+
+# %% ../nbs/09_training.ipynb #pack
+def _pack(path):
+    "Rewrite an HDF5 file of weights with its float32 numbers rounded to half precision and compressed."
+    packed = path.with_name("packed-" + path.name)
+    with h5py.File(path, "r") as source, h5py.File(packed, "w") as target:
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset) and item.dtype == np.float32 and item.size > 64:
+                kept = target.create_dataset(name, data=round_to_half(item[()]), compression="gzip", compression_opts=9, shuffle=True)
+            else:
+                kept = target.create_dataset(name, data=item[()]) if isinstance(item, h5py.Dataset) else target.require_group(name)
+            for key, value in item.attrs.items():
+                kept.attrs[key] = value
+        source.visititems(copy)
+        for key, value in source.attrs.items():
+            target.attrs[key] = value
+    os.replace(packed, path)
+
+
+def round_to_half(values):
+    """Float32 array rounded to float16's 11 significant binary digits (ties to even), but with float32's range; not-finite values stay."""
+    values = np.ascontiguousarray(values, np.float32)
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0xFFF) + (bits >> np.uint32(13) & np.uint32(1))) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(values), rounded.view(np.float32), values)
+
 # %% ../nbs/09_training.ipynb #save-model
-def save_model(model, folder, config, card):
-    """Write `config.json`, `model.weights.h5` and `card.json` (with the weights' sha256 added) into `folder`; returns the folder."""
+def save_model(model, folder, config, card, *, half=False):
+    """Write `config.json`, `model.weights.h5` (without optimiser) and `card.json` (with the weights' sha256 added) into `folder`; returns the folder.
+
+    `half`: weights rounded to 11 significant binary digits and packed, half the size; embeddings of unit length change by less than 0.001 or so a coordinate."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.weights.h5"
     scratch = folder / "new.weights.h5"
-    model.save_weights(scratch)
+    with _without_optimizer(model):
+        model.save_weights(scratch)
+    if half:
+        _pack(scratch)
     os.replace(scratch, weights)
     card = {**card, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     for name, content in (("config.json", config), ("card.json", card)):

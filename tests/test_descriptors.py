@@ -1,4 +1,4 @@
-"""The untrained HOG: against a pixel-by-pixel count, invariants, refusals, its figures on real signatures. The statistics of ink: on drawn shapes."""
+"""The untrained HOG: against a pixel-by-pixel count, invariants, refusals, its figures on real signatures. Local descriptors: by hand. The statistics of ink: on drawn shapes."""
 import time
 
 import cv2
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signver_kit import datasets, protocols
-from signver_kit.descriptors import (INK_STATISTICS, describe_hog, describe_ink, direction_histograms, gradients, hog, ink_statistics,
-                                     normalised_blocks)
+from signver_kit.descriptors import (INK_STATISTICS, LocalMap, describe_hog, describe_ink, describe_local, direction_histograms, gradients, hog,
+                                     ink_statistics, normalised_blocks)
 from signver_kit.images import NoInk
 from signver_kit.metrics import eer
 
@@ -160,6 +160,88 @@ def test_the_figures_on_cedar(data_dir):
         impostor = scores.loc[scores["kind"] == kind, "distance"]
         found = eer(np.r_[np.ones(len(genuine)), np.zeros(len(impostor))], np.r_[genuine, impostor]).value
         assert found == pytest.approx(figure, abs=0.0125), f"{kind}: {found:.3f}"
+
+
+# ---- local descriptors
+
+def test_local_blocks_equal_cells_summed_by_hand():
+    image = scribble(1)
+    found = describe_local(image)
+    assert found.shape == (11, 23, 36) and found.descriptors.dtype == found.weights.dtype == np.float32 and len(found) == 1
+    magnitude, direction = gradients(image)
+    place = direction * 9 / np.pi
+    shares = np.stack([np.clip(1 - np.minimum(abs(place - k - 0.5), 9 - abs(place - k - 0.5)), 0, None) for k in range(9)], axis=-1) * magnitude[..., None]
+    cells = shares.reshape(12, 8, 24, 8, 9).sum(axis=(1, 3))
+    for i, j in ((0, 0), (4, 7), (10, 22)):
+        block = np.concatenate([cells[i, j], cells[i, j + 1], cells[i + 1, j], cells[i + 1, j + 1]])
+        assert found.weights[0, i, j] == pytest.approx(np.linalg.norm(block), abs=1e-3)
+        assert found.descriptors[0, i, j] == pytest.approx(block / max(np.linalg.norm(block), 0.5), abs=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([(8, 9, (96, 192)), (12, 6, (96, 192)), (4, 1, (32, 48)), (16, 4, (32, 32))]))
+def test_local_blocks_are_never_longer_than_one_and_paper_weighs_nothing(seed, setting):
+    cell, directions, size = setting
+    found = describe_local(scribble(seed, size, points=4), cell, directions, size=size)
+    assert found.shape == (size[0] // cell - 1, size[1] // cell - 1, 4 * directions)
+    length = np.linalg.norm(found.descriptors, axis=-1)
+    assert length.max() < 1 + 1e-5 and found.descriptors.min() >= 0
+    assert ((length == 0) == (found.weights == 0)).all() and length[found.weights >= 0.5] == pytest.approx(1, abs=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([(8, 0), (0, 8), (-8, 16), (16, -8)]))
+def test_a_shift_by_whole_cells_shifts_the_map(seed, shift):
+    ink = np.pad(scribble(seed, (64, 160), points=4), 16)
+    here, there = describe_local([ink, np.roll(ink, shift, axis=(0, 1))])[0], describe_local(np.roll(ink, shift, axis=(0, 1)))
+    moved = np.roll(here.descriptors, (shift[0] // 8, shift[1] // 8), axis=(1, 2))
+    assert there.descriptors[:, 3:-3, 3:-3] == pytest.approx(moved[:, 3:-3, 3:-3], abs=1e-5)
+
+
+def test_local_takes_what_hog_takes():
+    images = np.stack([scribble(k, points=3) for k in range(130)])      # more than one chunk
+    batch = describe_local(images)
+    for k in (0, 127, 128, 129):
+        assert batch[k].descriptors == pytest.approx(describe_local(images[k]).descriptors, abs=1e-5)
+    assert describe_local(list(images[:3])).weights == pytest.approx(batch[:3].weights, abs=1e-4)
+    assert describe_local((images[:3] * 255).astype(np.uint8)).descriptors == pytest.approx(batch[:3].descriptors, abs=1e-5)
+    wide = np.zeros((300, 500), np.float32)
+    wide[100:196, 200:392] = images[0]
+    assert describe_local(wide).shape == batch.shape and len(describe_local([])) == 0 and describe_local([]).shape == (11, 23, 36)
+    with pytest.raises(NoInk):
+        describe_local(np.zeros((96, 192), np.float32))
+    for wrong in ({"cell": 7}, {"cell": 0}, {"cell": 96}, {"directions": 0}, {"floor": 0.0}, {"floor": np.nan}):
+        with pytest.raises(ValueError, match="the image must be whole cells"):
+            describe_local(images[0], **wrong)
+
+
+def test_maps_are_cut_and_joined():
+    maps = describe_local(np.stack([scribble(k, points=3) for k in range(5)]))
+    for rows, expected in ((slice(1, 3), [1, 2]), ([4, 0, 4], [4, 0, 4]), (np.array([True, False, False, True, False]), [0, 3]), (np.int64(2), [2]), (-1, [4])):
+        part = maps[rows]
+        assert isinstance(part, LocalMap) and np.array_equal(part.descriptors, maps.descriptors[expected]) and np.array_equal(part.weights, maps.weights[expected])
+    joined = LocalMap.join(maps[k] for k in range(5))
+    assert np.array_equal(joined.descriptors, maps.descriptors) and np.array_equal(joined.weights, maps.weights)
+    with pytest.raises(ValueError, match="no maps"):
+        LocalMap.join([])
+    with pytest.raises(ValueError, match=r"\(7, 15, 36\), \(11, 23, 36\)"):
+        LocalMap.join([maps, describe_local(scribble(0), 12)])
+    with pytest.raises(AttributeError):
+        maps.weights = maps.weights
+
+
+@pytest.mark.parametrize("descriptors, weights, rule", [
+    (np.ones((2, 3, 4)), np.ones((2, 3)), r"\(N, h, w, d\)"),
+    (np.ones((2, 3, 4, 0)), np.ones((2, 3, 4)), r"\(N, h, w, d\)"),
+    (np.ones((2, 3, 4, 5)), np.ones((2, 4, 3)), "one weight a block"),
+    (np.full((2, 3, 4, 5), np.nan), np.ones((2, 3, 4)), "120 not finite"),
+    (np.ones((2, 3, 4, 5)), np.full((2, 3, 4), np.inf), "24 not finite"),
+    (np.ones((2, 3, 4, 5)), np.full((2, 3, 4), -1.0), "24 negative"),
+    (np.ones((2, 3, 4, 5)), np.ones((2, 3, 4)) * [[[1]], [[0]]], "none in row 1"),
+])
+def test_a_map_that_is_none_is_refused(descriptors, weights, rule):
+    with pytest.raises(ValueError, match=rule):
+        LocalMap(descriptors, weights)
 
 
 # ---- the statistics of ink

@@ -35,14 +35,18 @@ FLOORS = {
     "detector": ["metrics", "descriptors", "documents", "backbones", "training"],
     "cleaner": ["metrics", "descriptors", "documents", "backbones", "training"],
     "extractor": ["metrics", "descriptors", "documents", "backbones", "training"],
-    "matcher": ["metrics", "descriptors"],
+    "calibration": ["metrics"],
+    "local": ["metrics", "descriptors"],
+    "matcher": ["calibration", "local"],
     "pipeline": ["detector", "cleaner", "extractor", "matcher"],
     "protocols": ["datasets", "matcher", "metrics"],
-    "benchmark": ["plots", "documents", "pipeline", "protocols"],
+    "comparisons": ["protocols"],  # what papers measure, for comparing with them
+    "benchmark": ["plots", "documents", "pipeline", "comparisons"],
     "cli": ["benchmark"],
 }
 KERAS_MODULES = {"devices", "backbones", "losses", "training", "detector", "cleaner", "extractor"}
-WITHOUT_KERAS = ["images", "metrics", "plots", "descriptors", "datasets", "synthetic", "documents", "matcher", "protocols", "cli"]
+WITHOUT_KERAS = ["images", "metrics", "plots", "descriptors", "datasets", "synthetic", "documents", "calibration", "local", "matcher", "protocols",
+                 "comparisons", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):

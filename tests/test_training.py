@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from signver_kit import training
 from signver_kit.losses import SupervisedContrastiveLoss, TripletLoss
-from signver_kit.training import (Augmentation, BatchSource, OneCycle, PKSampler, TrainConfig, WeightsMismatch, augment, config_from,
-                                  cross_validate, embed, labels_of, fit, load_checkpoint, make_optimizer, pair_eers, pipeline_speed, precision,
-                                  read_model_folder, save_checkpoint, save_model)
+from signver_kit.training import (Augmentation, BatchSource, OneCycle, PKSampler, TrainConfig, WeightsMismatch, aggregate_folds, augment, config_from,
+                                  cross_validate, embed, find_learning_rate, fit, history_curves, labels_of, load_checkpoint, load_initial, make_optimizer,
+                                  pair_eers, pipeline_speed, precision, read_model_folder, round_to_half, save_checkpoint, save_model,
+                                  steepest_fall)
 
 LABELS = np.concatenate([np.repeat(np.arange(5), 6), -np.repeat(np.arange(5), 4) - 1])
 IMAGES = np.random.default_rng(0).integers(0, 256, (len(LABELS), 16, 24), dtype=np.uint8)
@@ -27,13 +28,45 @@ FAST = TrainConfig(epochs=3, steps_per_epoch=2, signers_per_batch=3, genuine=3, 
 def tiny_model(seed=0, units=8):
     keras.utils.set_random_seed(seed)
     return keras.Sequential([keras.layers.Input((16, 24, 1)), keras.layers.Conv2D(4, 3, 2), keras.layers.BatchNormalization(), keras.layers.ReLU(),
-                             keras.layers.Dropout(0.2), keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.UnitNormalization()])
+                             keras.layers.Dropout(0.2), keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.UnitNormalization(dtype="float32")])
+
+
+class HeadLoss(keras.losses.Loss):
+    """A loss with weights of its own, one direction a signer: what ArcFace looks like to `fit`."""
+
+    def attach(self, model, signers):
+        self.signers, self.dimensions = signers, model.output_shape[-1]
+        embedding = model.outputs[0]
+        head = keras.layers.Dense(signers, use_bias=False, name="directions")(embedding)
+        return keras.Model(model.inputs[0], keras.layers.Concatenate()([embedding, head]))
+
+    def call(self, y_true, y_pred):
+        genuine = keras.ops.cast(y_true >= 0, "float32")
+        return genuine * keras.losses.sparse_categorical_crossentropy(keras.ops.maximum(y_true, 0), 8 * y_pred[:, self.dimensions:], from_logits=True)
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+def arrays_of(path):
+    with np.load(path) as data:
+        return {name: data[name] for name in data.files}
 
 
 def test_labels_say_who_wrote_and_whose_name():
     table = pd.DataFrame({"signer": ["b", "a", "b"], "kind": ["skilled", "genuine", "genuine"]})
     labels, signers = labels_of(table)
     assert signers == ["a", "b"] and labels.tolist() == [-2, 0, 1] and labels.dtype == np.int32
+
+
+def test_labels_go_by_identity_where_a_signer_writes_several_names():
+    table = pd.DataFrame({"signer": ["1", "1", "1", "2", "3"], "kind": ["genuine", "genuine", "skilled", "genuine", "genuine"],
+                          "identity": ["1/a", "1/b", "1/b", "2/a", None]})
+    labels, identities = labels_of(table)
+    assert identities == ["1/a", "1/b", "2/a", "3"] and labels.tolist() == [0, 1, -2, 2, 3]
+    with pytest.raises(ValueError, match="an identity belongs to one signer, 'a' has 2"):
+        labels_of(table.assign(identity=["a", "b", "b", "a", "c"]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -173,33 +206,193 @@ def test_a_diverging_run_says_so():
 
 SCRIPT = textwrap.dedent("""
     import os, signal, sys
+    from pathlib import Path
     import numpy as np
-    from test_training import FAST, IMAGES, LABELS, tiny_model
-    from signver_kit.devices import set_seed
-    from signver_kit.losses import SupervisedContrastiveLoss
-    from signver_kit.training import fit
-    folder, die_at = sys.argv[1], int(sys.argv[2])
-    model = tiny_model()
-    if die_at:
-        step, calls = model.train_on_batch, iter(range(1000))
-        model.train_on_batch = lambda x, y: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == die_at else step(x, y)
-    fit(model, SupervisedContrastiveLoss(), IMAGES, LABELS, FAST, validation=(IMAGES, LABELS), folder=folder, progress=False)
-    np.savez(os.path.join(folder, "weights.npz"), *model.get_weights())
+    from test_training import FAST, HeadLoss, IMAGES, LABELS, tiny_model
+    from signver_kit import training
+    from signver_kit.losses import TripletLoss
+    root, die_at = Path(sys.argv[1]), sys.argv[2]      # "step N": before the Nth step of this process; "write N": in the middle of its Nth checkpoint
+
+    def dying(what, action):
+        count = iter(range(1, 10**6))
+        def call(*arguments, **named):
+            if die_at == f"{what} {next(count)}":
+                if what == "write":
+                    arguments[0].write(b"half a checkpoint")
+                    arguments[0].flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return action(*arguments, **named)
+        return call
+
+    np.savez = dying("write", np.savez)
+    step = dying("step", lambda model, x, y: type(model).train_on_batch(model, x, y))
+    prepare = training._prepare
+    def watched(model, *arguments):
+        steps = prepare(model, *arguments)
+        model.train_on_batch = lambda x, y: step(model, x, y)
+        return steps
+    training._prepare = watched
+    for policy, loss in (("float32", HeadLoss()), ("mixed_bfloat16", TripletLoss())):
+        if (root / f"{policy}.weights.npz").exists():
+            continue
+        with training.precision(policy):
+            model = tiny_model()
+        training.fit(model, loss, IMAGES, LABELS, FAST, validation=(IMAGES, LABELS), folder=root / policy, progress=False)
+        with open(root / f"{policy}.weights.npz", "wb") as file:
+            np.savez_compressed(file, *model.get_weights())
 """)
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
-    def run(folder, die_at):
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-        return subprocess.run([sys.executable, "-c", SCRIPT, str(folder), str(die_at)], env=env, capture_output=True, text=True)
+    """Networks with batch statistics, dropout and a loss's own head, in float32 and bfloat16; two steps an epoch, three epochs each."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+
+    def start(folder, die_at="never"):
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), die_at], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run(whole, 0).returncode == 0
-    assert run(cut, 5).returncode == -signal.SIGKILL  # in the third epoch
-    assert not (cut / "weights.npz").exists()
-    again = run(cut, 0)
-    assert again.returncode == 0, again.stderr
-    with np.load(whole / "weights.npz") as a, np.load(cut / "weights.npz") as b:
-        assert a.files == b.files and all(np.array_equal(a[n], b[n]) for n in a.files)
+    uninterrupted = start(whole)
+    # In the middle of float32's second epoch; then, float32 done, while bfloat16 writes a checkpoint (float32 has written four by then at most).
+    for die_at in ("step 4", "write 6"):
+        process = start(cut, die_at)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    assert [p.name for p in sorted(cut.glob("*.weights.npz"))] == ["float32.weights.npz"]
+    for process in (start(cut), uninterrupted):
+        assert process.wait() == 0, process.stderr.read()
+    for policy in ("float32", "mixed_bfloat16"):
+        for name in (f"{policy}.weights.npz", f"{policy}/last.npz", f"{policy}/best.npz"):
+            a, b = arrays_of(whole / name), arrays_of(cut / name)
+            a.pop("state", None), b.pop("state", None)  # holds the seconds that each epoch took
+            assert a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) and a[n].dtype == b[n].dtype for n in a), name
+
+
+def test_a_checkpoint_holds_the_state_of_dropout(tmp_path):
+    model = tiny_model()
+    seeds = [v for v in model.non_trainable_variables if "seed" in v.path]
+    assert len(seeds) == 1
+    training._prepare(model, TripletLoss(), FAST, LABELS)
+    model.train_on_batch(IMAGES[..., None] / 255, LABELS)
+    before = np.asarray(seeds[0].value).copy()
+    save_checkpoint(tmp_path / "c.npz", model, {})
+    model.train_on_batch(IMAGES[..., None] / 255, LABELS)
+    assert not np.array_equal(before, np.asarray(seeds[0].value))
+    load_checkpoint(tmp_path / "c.npz", model)
+    assert np.array_equal(before, np.asarray(seeds[0].value))
+
+
+def test_a_loss_with_a_head_trains_both_and_gives_back_the_embedding(tmp_path):
+    model, loss = tiny_model(), HeadLoss()
+    start = model.get_weights()
+    config = TrainConfig(**{**FAST.__dict__, "extra_signers_per_batch": 3})
+    history = fit(model, loss, IMAGES, LABELS, config, extra=(IMAGES, LABELS), validation=(IMAGES, LABELS), folder=tmp_path, progress=False)
+    assert loss.signers == 10 and model.output_shape == (None, 8)  # five signers, and five more behind them
+    assert not same(start, model.get_weights()) and "skilled_eer" in history[0]
+    kept = arrays_of(tmp_path / "best.npz")
+    heads = [name for name in kept if name.startswith("h")]
+    assert [kept[name].shape for name in heads] == [(8, 10)]
+    own = tiny_model(seed=5)
+    load_initial(own, tmp_path / "best.npz")
+    assert same(own.get_weights(), model.get_weights())
+    with pytest.raises(WeightsMismatch):  # the head of other signers
+        fit(tiny_model(), HeadLoss(), IMAGES, LABELS, config, folder=tmp_path, progress=False)
+
+
+def test_a_head_on_another_network_is_refused():
+    class Stranger(HeadLoss):
+        def attach(self, model, signers):
+            return super().attach(tiny_model(), signers)
+    with pytest.raises(ValueError, match="shares the layers"):
+        fit(tiny_model(), Stranger(), IMAGES, LABELS, FAST, progress=False)
+
+
+def test_speed_and_range_test_know_heads():
+    assert pipeline_speed(tiny_model(), HeadLoss(), IMAGES, LABELS, FAST, rounds=1, steps=1)["images_per_second"] > 0
+    assert len(find_learning_rate(tiny_model(), HeadLoss(), IMAGES, LABELS, FAST, steps=20).losses) > 0
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_fine_tuning_starts_from_given_weights_unless_a_run_goes_on(tmp_path):
+    first = tiny_model()
+    fit(first, TripletLoss(), IMAGES, LABELS, FAST, folder=tmp_path / "a", progress=False)
+    save_model(first, tmp_path / "model", {}, {})
+    still = TrainConfig(**{**FAST.__dict__, "epochs": 0})
+    for initial in (tmp_path / "model", tmp_path / "a" / "best.npz", tmp_path / "a" / "last.npz"):
+        second = tiny_model(seed=9)
+        assert not same(second.get_weights(), first.get_weights())
+        fit(second, SupervisedContrastiveLoss(), IMAGES, LABELS, still, initial=initial, progress=False)
+        assert same(second.get_weights(), first.get_weights())
+    # a folder with a run in it wins, and needs the initial weights no longer
+    third = tiny_model(seed=9)
+    fit(third, TripletLoss(), IMAGES, LABELS, FAST, folder=tmp_path / "a", initial=tmp_path / "gone.npz", progress=False)
+    assert same(third.get_weights(), first.get_weights())
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_initial_weights_that_do_not_fit_are_refused(tmp_path):
+    save_model(tiny_model(units=9), tmp_path / "model", {}, {})
+    other = tiny_model(units=9)
+    save_checkpoint(tmp_path / "c.npz", other, {})
+    for source in (tmp_path / "model", tmp_path / "c.npz"):
+        with pytest.raises(WeightsMismatch):
+            load_initial(tiny_model(), source)
+    with pytest.raises(FileNotFoundError, match="model folder or a checkpoint"):
+        load_initial(tiny_model(), tmp_path / "none.npz")
+    (tmp_path / "model" / "model.weights.h5").write_bytes(b"x")
+    with pytest.raises(WeightsMismatch, match="sha256"):
+        load_initial(tiny_model(units=9), tmp_path / "model")
+
+
+def test_range_test_finds_the_fall_and_puts_everything_back():
+    class Scaled(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return 3 * SupervisedContrastiveLoss().call(y_true, y_pred)
+    model = tiny_model()
+    before = [np.asarray(v.value).copy() for v in model.variables]
+    found = find_learning_rate(model, Scaled(), IMAGES, LABELS, FAST, low=1e-5, high=10, steps=40)
+    assert same(before, [np.asarray(v.value) for v in model.variables]) and not model.compiled
+    assert len(found.rates) == len(found.losses) == len(found.smooth) and found.rates[0] == pytest.approx(1e-5)
+    ratio = found.rates[1:] / found.rates[:-1]
+    np.testing.assert_allclose(ratio, ratio[0])
+    assert found.smooth[0] == pytest.approx(found.losses[0])
+    assert found.smooth[1] == pytest.approx((0.9 * found.losses[0] + found.losses[1]) / 1.9)
+    assert np.isnan(found.suggestion) or found.rates[0] < found.suggestion < found.rates[-1]
+    for wrong in ({"low": 0}, {"low": 2.0, "high": 1.0}, {"steps": 5}, {"smoothing": 1.0}):
+        with pytest.raises(ValueError, match="a range test needs"):
+            find_learning_rate(model, Scaled(), IMAGES, LABELS, FAST, **wrong)
+
+
+@pytest.mark.parametrize("bad", ["climbs", "breaks"])
+def test_range_test_stops_when_the_loss_runs_away(bad):
+    calls = []
+    model = tiny_model()
+    before = model.get_weights()
+    train = keras.Model.train_on_batch
+
+    def fake(self, x, y):
+        train(self, x, y)
+        calls.append(1)
+        return 2.0 - 0.1 * len(calls) if len(calls) <= 10 else float("nan") if bad == "breaks" else 1.0 + (len(calls) - 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "train_on_batch", fake)
+        found = find_learning_rate(model, SupervisedContrastiveLoss(), IMAGES, LABELS, FAST, steps=60, smoothing=0.0)
+    assert len(found.losses) == {"breaks": 10, "climbs": 11}[bad] and same(before, model.get_weights())
+
+
+def test_steepest_fall_by_hand():
+    rates = np.geomspace(1e-6, 1, 100)
+    sigmoid = 3 - 2 / (1 + np.exp(-4 * (np.log10(rates) + 3)))  # falls fastest at 1e-3
+    assert 0.7 < steepest_fall(rates, sigmoid) / 1e-3 < 1.4
+    assert np.isnan(steepest_fall(rates, np.linspace(1, 2, 100))) and np.isnan(steepest_fall(rates[:3], [3, 2, 1]))
+    noisy = sigmoid.copy()
+    noisy[:5] += [9, 7, 5, 3, 1]  # a wild start does not count
+    assert steepest_fall(rates, noisy) == steepest_fall(rates, sigmoid)
+
+
+def test_history_as_columns():
+    rows = [{"epoch": 1, "loss": 2.0, "seconds": 1.0, "skilled_eer": 0.3}, {"epoch": 2, "loss": 1.0, "seconds": 1.0, "skilled_eer": 0.2}]
+    assert history_curves(rows) == {"loss": [2.0, 1.0], "val_skilled_eer": [0.3, 0.2]}
+    assert history_curves([]) == {}
 
 
 def test_a_torn_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -256,3 +449,55 @@ def test_precision_is_put_back_even_after_an_error():
         with precision("mixed_bfloat16"):
             raise RuntimeError
     assert keras.config.dtype_policy().name == before
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=6))
+def test_folds_add_up(values):
+    found = aggregate_folds([{"eer": np.array(v), "rows": np.arange(3)} for v in values])
+    assert set(found) == {"eer"} and found["eer"]["folds"] == list(range(1, len(values) + 1)) and found["eer"]["values"] == values
+    assert found["eer"]["mean"] == pytest.approx(np.mean(values)) and found["eer"]["min"] == min(values) and found["eer"]["max"] == max(values)
+    assert np.isnan(found["eer"]["sd"]) if len(values) == 1 else found["eer"]["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_a_fold_without_the_figure_does_not_count():
+    found = aggregate_folds([{"a": 1.0}, {"a": float("nan"), "b": np.array([4])}, {"a": 3.0, "name": "x"}])
+    assert found["a"]["folds"] == [1, 3] and found["a"]["mean"] == 2 and found["b"]["folds"] == [2] and "name" not in found
+    assert set(aggregate_folds([{"a": 1, "b": 2}], ["b"])) == {"b"}
+    with pytest.raises(ValueError, match="c is in none: there are a, b"):
+        aggregate_folds([{"a": 1, "b": 2}], ["c"])
+
+
+@given(st.floats(width=32, allow_nan=True, allow_infinity=True))
+def test_rounding_keeps_eleven_digits(value):
+    rounded = float(round_to_half(np.float32(value).reshape(1))[0])
+    if not np.isfinite(value):
+        assert np.array_equal(rounded, value, equal_nan=True)
+    elif 6.2e-5 < abs(value) < 65000:
+        assert rounded == float(np.float16(value))
+    elif abs(value) > 1.2e-38 and abs(value) < 3e38:
+        assert abs(rounded - value) <= abs(value) * 2.0**-11
+
+
+def test_shipped_weights_are_small_and_the_same_within_a_thousandth(tmp_path):
+    def build(seed):
+        keras.utils.set_random_seed(seed)
+        image = keras.Input((16, 24, 1))
+        x = keras.layers.Conv2D(16, 3, strides=2, use_bias=False)(image)
+        x = keras.layers.Dropout(0.1)(keras.layers.Flatten()(keras.layers.ReLU()(keras.layers.BatchNormalization()(x))))
+        return keras.Model(image, keras.layers.UnitNormalization()(keras.layers.Dense(64)(x)))
+    model = build(0)
+    fit(model, TripletLoss(), IMAGES, LABELS, FAST, progress=False)
+    optimizer, bare = model.optimizer, sum(w.nbytes for w in model.get_weights())
+    model.save_weights(tmp_path / "keras.weights.h5")
+    assert (tmp_path / "keras.weights.h5").stat().st_size > 2.5 * bare
+    size = {}
+    for half in (False, True):
+        folder = save_model(model, tmp_path / str(half), {}, {}, half=half)
+        size[half] = (folder / "model.weights.h5").stat().st_size
+        loaded = build(1)
+        loaded.load_weights(folder / "model.weights.h5")
+        read_model_folder(folder)
+        difference = np.abs(embed(loaded, IMAGES) - embed(model, IMAGES)).max()
+        assert 0 < difference < 1e-3 if half else difference == 0
+        assert sorted(p.name for p in folder.iterdir()) == ["card.json", "config.json", "model.weights.h5"]
+    assert model.optimizer is optimizer and size[False] < 1.1 * bare + 40_000 and size[True] < 0.55 * bare + 40_000
