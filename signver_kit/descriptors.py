@@ -14,7 +14,7 @@ from .images import NoInk, crop_to_ink, ink_box, ink_mask, otsu_threshold, place
 
 # %% auto #0
 __all__ = ['INK_STATISTICS', 'gradients', 'direction_histograms', 'normalised_blocks', 'hog', 'describe_hog', 'LocalMap',
-           'describe_local', 'ink_statistics', 'describe_ink']
+           'describe_local', 'Description', 'ink_statistics', 'describe_ink']
 
 # %% ../nbs/03_descriptors.ipynb #gradients
 def gradients(ink):
@@ -187,6 +187,35 @@ def describe_local(images, cell=8, directions=9, floor=0.5, size=(96, 192)) -> L
         histograms = direction_histograms(np.stack([_fit(image, size) for image in images[start:start + 128]]), (rows, columns), directions)
         descriptors[start:start + 128], weights[start:start + 128] = _blocks_and_lengths(histograms, floor)
     return LocalMap(descriptors, weights)
+
+# %% ../nbs/03_descriptors.ipynb #description
+@dataclass(frozen=True)
+class Description:
+    """N signatures described: `maps`, a LocalMap of N rows, and `embeddings`, float32 (N, D) of unit length, or None where no network was asked.
+
+    `len`, `[rows]` and `Description.join` as for LocalMap. ValueError when the two do not have the same rows."""
+    maps: LocalMap
+    embeddings: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.embeddings is not None and (np.ndim(self.embeddings) != 2 or len(self.embeddings) != len(self.maps)):
+            raise ValueError(f"embeddings must be (N, D) with one row for each of the {len(self.maps)} maps, got shape {np.shape(self.embeddings)}")
+
+    def __len__(self):
+        return len(self.maps)
+
+    def __getitem__(self, rows):
+        rows = [rows] if isinstance(rows, (int, np.integer)) else rows
+        return Description(self.maps[rows], None if self.embeddings is None else self.embeddings[rows])
+
+    @staticmethod
+    def join(parts):
+        "The rows of several descriptions, one after the other; ValueError when only some have embeddings."
+        parts = list(parts)
+        if len({part.embeddings is None for part in parts}) != 1:
+            raise ValueError("descriptions to join must all have embeddings, or none of them: describe them with one extractor")
+        embeddings = None if parts[0].embeddings is None else np.concatenate([part.embeddings for part in parts])
+        return Description(LocalMap.join([part.maps for part in parts]), embeddings)
 
 # %% ../nbs/03_descriptors.ipynb #ink-statistics
 INK_STATISTICS = {                                     # in the order of `describe_ink`; "sizes": in units of the root of the ink box's area

@@ -15,7 +15,7 @@ from .descriptors import LocalMap
 
 # %% auto #0
 __all__ = ['EVIDENCE', 'SCORE_RULES', 'residuals', 'local_distances', 'local_distance', 'difference_map', 'evidence_names',
-           'log_features', 'reference_score', 'EvidenceTable', 'evidence', 'cohort_scale']
+           'bending', 'log_features', 'reference_score', 'EvidenceTable', 'evidence', 'cohort_scale']
 
 # %% ../nbs/13_local.ipynb #far
 _FAR = np.float32(1e30)     # ‖b‖² of a block beyond the canvas: never the cheapest
@@ -182,6 +182,11 @@ EVIDENCE = {                                    # in the order of features; (k �
     "unexplained": "what of the questioned signature is in no reference: every block by whichever reference explains it best (k ≥ 2)",
     "unexplained_within": "the same for each reference by the others, averaged (k ≥ 2)",
     "relative": "residual of each block of a reference ÷ (that block's mean residual in the other references + 0.1), averaged (k ≥ 2)",
+    "bend": "mean square of the matches' displacements that no slide, stretch or slant of the whole explains, blocks², both ways, averaged",
+    "shift": "mean square of the displacements, blocks², both ways, averaged",
+    "bend_nearest": "bend against the reference that needs least (k ≥ 2)",
+    "bend_within": "bend among the references, averaged (k ≥ 2)",
+    "moved": "squared displacement of each block of a reference from its mean in the other references ÷ (variance there + 0.3), averaged (k ≥ 2)",
     "global_mean": "cosine distance to the references' embeddings, averaged (embeddings)",
     "global_nearest": "cosine distance to the nearest reference's embedding (k ≥ 2, embeddings)",
     "global_within": "cosine distance among the references' embeddings, averaged (k ≥ 2, embeddings)",
@@ -200,6 +205,21 @@ def _mean_off_diagonal(x):
     # Over the last two axes (k, k) without the diagonal.
     k = x.shape[-1]
     return (x.sum(axis=(-2, -1)) - np.trace(x, axis1=-2, axis2=-1)) / (k * (k - 1))
+
+# %% ../nbs/13_local.ipynb #bending
+def bending(moved, share, blocks):
+    """Mean squares of displacements, and of what a straight rule leaves of them: (bend, shift), float64 (…), in blocks².
+
+    moved: (…, c, 2) displacements (dy, dx) of the c = h · w blocks; share: (…, c) weights that add up to 1; blocks: (h, w). The rule is constant + matrix · place, weighted least squares."""
+    y, x = np.divmod(np.arange(blocks[0] * blocks[1]), blocks[1])
+    places = np.stack([np.ones(len(y)), y / blocks[0] - 0.5, x / blocks[1] - 0.5], axis=1)
+    moved, share = np.asarray(moved, np.float32), np.asarray(share, np.float32)
+    weighted = moved * share[..., None]
+    products = (share @ np.float32(places[:, :, None] * places[:, None]).reshape(-1, 9)).reshape(*share.shape[:-1], 3, 3).astype(np.float64)
+    target = np.matmul(places.T.astype(np.float32), weighted).astype(np.float64)                 # (…, 3, 2)
+    explained = (target * np.linalg.solve(products + 1e-4 * np.eye(3), target)).sum(axis=(-2, -1))
+    shift = np.float64((weighted * moved).sum(axis=(-2, -1)))
+    return np.maximum(shift - explained, 0), shift
 
 # %% ../nbs/13_local.ipynb #evidence-of
 def _evidence_of(forward, backward, share, share_questioned):
@@ -222,6 +242,19 @@ def _evidence_among(forward, backward, share, share_questioned, among):
         "unexplained": np.einsum("qc,qc->q", backward.min(axis=0), share_questioned), "relative": relative}
 
 
+def _evidence_of_places(bend, shift, moved, usual, bend_among, share):
+    # bend, shift (k, Q); moved (k, Q, c, 2): of the references' blocks in the questioned; usual (k, k, c, 2): in the other references; None for one reference.
+    found = {"bend": bend.mean(axis=0), "shift": shift.mean(axis=0)}
+    if usual is not None:
+        k, unusual = len(moved), 0
+        for i in range(k):
+            others = np.delete(usual[i], i, axis=0).astype(np.float32)
+            off = (moved[i] - others.mean(axis=0)) ** 2 / (others.var(axis=0) + np.float32(0.3))
+            unusual = unusual + off.sum(axis=-1) @ share[i] / k
+        found |= {"bend_nearest": bend.min(axis=0), "bend_within": np.full(bend.shape[1], _mean_off_diagonal(bend_among)), "moved": unusual}
+    return found
+
+
 def _evidence_global(references, questioned):
     # Cosine distances of unit rows.
     distances = 1 - references @ questioned.T
@@ -233,18 +266,19 @@ def _evidence_global(references, questioned):
 
 # %% ../nbs/13_local.ipynb #seen
 class _Seen:
-    "The residual maps of one reference with everything it was compared with."
+    "What is known of one reference and everything it was compared with, a row each: residual maps both ways, displacements of its blocks, bend and shift both ways."
 
     def __init__(self, blocks):
-        self.slot, self.forward, self.backward = {}, np.zeros((0, blocks), np.float16), np.zeros((0, blocks), np.float16)
+        self.slot = {}
+        self.columns = [np.zeros((0, blocks), np.float16), np.zeros((0, blocks), np.float16), np.zeros((0, blocks, 2), np.int8), np.zeros((0, 2), np.float32)]
 
-    def add(self, rows, forward, backward):
-        self.slot |= {row: len(self.forward) + i for i, row in enumerate(rows)}
-        self.forward, self.backward = np.concatenate([self.forward, forward]), np.concatenate([self.backward, backward])
+    def add(self, rows, *columns):
+        self.slot |= {row: len(self.columns[0]) + i for i, row in enumerate(rows)}
+        self.columns = [np.concatenate([old, new.astype(old.dtype)]) for old, new in zip(self.columns, columns)]
 
     def get(self, rows):
         slots = [self.slot[row] for row in rows]
-        return self.forward[slots], self.backward[slots]
+        return [column[slots] for column in self.columns]
 
 # %% ../nbs/13_local.ipynb #residualmemory
 class _ResidualMemory:
@@ -252,30 +286,39 @@ class _ResidualMemory:
 
     def __init__(self, maps, slack, price, memory):
         self.maps, self.slack, self.price, self.memory, self.seen = maps, slack, price, memory, OrderedDict()
+        self.share, self.blocks = _shares(maps.weights).reshape(len(maps), -1), maps.shape[:2]
 
     def bytes(self):
-        return sum(2 * seen.forward.nbytes for seen in self.seen.values())
+        return sum(column.nbytes for seen in self.seen.values() for column in seen.columns)
+
+    def compare(self, group, rows):
+        # (k, Q, c) residuals both ways, (k, Q, c, 2) displacements of the group's blocks, (k, Q, 2) bend and shift both ways added.
+        ways = []
+        for one, other in ((group, rows), (rows, group)):
+            costs, moved = residuals(self.maps[one], self.maps[other], self.slack, self.price, return_displacement=True)
+            costs, moved = costs.reshape(len(one), len(other), -1), moved.reshape(len(one), len(other), -1, 2)
+            share = np.broadcast_to(self.share[one][:, None], costs.shape)
+            ways.append((costs, moved, np.stack(bending(moved, share, self.blocks), axis=-1)))
+        (forward, moved, there), (backward, _, back) = ways
+        return forward, backward.swapaxes(0, 1), moved, there + back.swapaxes(0, 1)
 
     def learn(self, references, questioned):
         # Compare what was not compared yet: new references with all, known ones with what any of them has not met.
         new, known = [row for row in references if row not in self.seen], [row for row in references if row in self.seen]
         unmet = [row for row in questioned if any(row not in self.seen[one].slot for one in known)]
         for group, rows in ((new, questioned), (known, unmet)):
-            if group and rows:
-                forward = residuals(self.maps[group], self.maps[rows], self.slack, self.price).reshape(len(group), len(rows), -1)
-                backward = residuals(self.maps[rows], self.maps[group], self.slack, self.price).reshape(len(rows), len(group), -1)
-                for i, row in enumerate(group):
-                    self.seen.setdefault(row, _Seen(forward.shape[-1])).add(rows, np.float16(forward[i]), np.float16(backward[:, i]))
+            for row, *columns in zip(group, *self.compare(group, rows)) if group and rows else ():
+                self.seen.setdefault(row, _Seen(columns[0].shape[-1])).add(rows, *columns)
         for row in references:
             self.seen.move_to_end(row)
         while self.bytes() > 1e6 * self.memory and next(iter(self.seen)) not in references:
             self.seen.popitem(last=False)
 
     def between(self, references, questioned):
-        # Float32 (k, Q, c), twice: of the references' blocks in the questioned, and of the questioned's blocks in the references.
+        # Float32 (k, Q, c), twice: of the references' blocks in the questioned, and of the questioned's blocks in the references; displacements (k, Q, c, 2); bend, shift (k, Q).
         self.learn(list(dict.fromkeys(references)), list(dict.fromkeys(questioned)))
-        forward, backward = zip(*(self.seen[row].get(questioned) for row in references))
-        return np.stack(forward).astype(np.float32), np.stack(backward).astype(np.float32)
+        forward, backward, moved, bent = (np.stack(column) for column in zip(*(self.seen[row].get(questioned) for row in references)))
+        return forward.astype(np.float32), backward.astype(np.float32), moved, *np.float64(np.moveaxis(bent, -1, 0))
 
 # %% ../nbs/13_local.ipynb #log-features
 def log_features(evidence):
@@ -339,21 +382,23 @@ class EvidenceTable:
     def __init__(self, maps, embeddings=None, *, slack=2, price=0.02, memory=256):
         _check_pair(maps, maps, slack, price)
         self.embeddings = None if embeddings is None else _unit_rows(embeddings, len(maps))
-        self._share, self._memory = _shares(maps.weights).reshape(len(maps), -1), _ResidualMemory(maps, int(slack), price, memory)
+        self._memory = _ResidualMemory(maps, int(slack), price, memory)
+        self._share = self._memory.share
 
     def distances(self, references, questioned):
         "`local_distances` of these rows, float64 (k, Q), to three digits: residuals are remembered in 16 bits."
         references, questioned = _row_numbers(len(self._share), references, questioned)
-        forward, backward = self._memory.between(references, questioned)
+        forward, backward, *_ = self._memory.between(references, questioned)
         return np.float64(np.einsum("kqc,kc->kq", forward, self._share[references]) + np.einsum("kqc,qc->kq", backward, self._share[questioned]))
 
     def evidence(self, references, questioned):
         "All EVIDENCE that k references give about Q questioned rows: dict name -> float64 (Q,), the names and order of `evidence_names`."
         references, questioned = _row_numbers(len(self._share), references, questioned, apart=True)
         k, share = len(references), (self._share[references], self._share[questioned])
-        forward, backward = self._memory.between(references, questioned + (references if k > 1 else []))
-        forward, backward, among = forward[:, :len(questioned)], backward[:, :len(questioned)], forward[:, len(questioned):]
+        parts = self._memory.between(references, questioned + (references if k > 1 else []))
+        (forward, backward, moved, bend, shift), (among, _, usual, bend_among, _) = zip(*((part[:, :len(questioned)], part[:, len(questioned):]) for part in parts))
         found = _evidence_of(forward, backward, *share) | (_evidence_among(forward, backward, *share, among) if k > 1 else {})
+        found |= _evidence_of_places(bend, shift, moved, *((usual, bend_among) if k > 1 else (None, None)), share[0])
         if self.embeddings is not None:
             found |= _evidence_global(self.embeddings[references], self.embeddings[questioned])
         return {name: np.float64(found[name]) for name in evidence_names(k, self.embeddings is not None)}

@@ -168,10 +168,13 @@ def _block_distances(blocks: list[Block], embeddings, measure: Callable, at_once
         every = measure(embeddings[references], embeddings[questioned])
         return [every[np.searchsorted(references, block.references)[:, None], np.searchsorted(questioned, block.questioned)] for block in blocks]
     found = [np.asarray(measure(embeddings[block.references], embeddings[block.questioned]), dtype=np.float64) for block in blocks]
-    for block, distances in zip(blocks, found):
+    for i, (block, distances) in enumerate(zip(blocks, found)):
         shape = (len(block.references), len(block.questioned))
-        if distances.shape != shape:
-            raise ValueError(f"a distance function must return one distance for each reference and each questioned, {shape}, got {distances.shape}")
+        if distances.shape == shape[1:]:
+            found[i] = np.broadcast_to(distances, shape)   # fused by the function itself: mean, min and max all leave it as it is
+        elif distances.shape != shape:
+            raise ValueError(f"a distance function must return one distance for each reference and each questioned, {shape}, or one for each questioned, "
+                             f"{shape[1:]}, got {distances.shape}")
     return found
 
 # %% ../nbs/15_protocols.ipynb #wi-scores
@@ -180,7 +183,7 @@ def wi_scores(table, embeddings, k: int, *, fuse: str = "mean", distance: str | 
     """WI-k scored: one row a trial with signer (claimed), kind, draw, questioned, reference (the nearest), distance (fused) and k.
 
     table: a table or SignatureSet of N rows; embeddings: (N, D) of unit length in the same order, or whatever (N, …) array a distance function works on.
-    distance: cosine, euclidean, or a function (references, questioned) -> (k, Q). fuse: mean, min or max. questioned and reference are row positions; where
+    distance: cosine, euclidean, or a function (references, questioned) -> (k, Q), or -> (Q,) where it weighs the references itself (`fuse` is idle then). fuse: mean, min or max. questioned and reference are row positions; where
     the table has paths, `path` and `reference_path` say the same and stay true when folds are pooled. Errors: see `wi_trials`; wrong embeddings.
     """
     rows = checked_table(table)

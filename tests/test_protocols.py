@@ -193,13 +193,21 @@ def test_wrong_embeddings_are_refused(table, embeddings, spoil, words):
         wi_scores(table, spoil(embeddings), 1)
 
 
+def test_a_distance_function_may_fuse_by_itself(table, embeddings):
+    mine = wi_scores(table, embeddings, 2, distance=lambda a, b: (1 - a @ b.T).mean(axis=0))
+    theirs = wi_scores(table, embeddings, 2, distance=lambda a, b: 1 - a @ b.T)
+    assert mine.distance.to_numpy() == pytest.approx(theirs.distance.to_numpy())
+    assert mine.drop(columns=["distance", "reference", "reference_path"], errors="ignore").equals(
+        theirs.drop(columns=["distance", "reference", "reference_path"], errors="ignore"))
+
+
 def test_wrong_distances_are_refused(table, embeddings):
     with pytest.raises(ValueError, match="cosine, euclidean"):
         wi_scores(table, embeddings, 1, distance="manhattan")
     with pytest.raises(ValueError, match="fuse must be one of"):
         wi_scores(table, embeddings, 1, fuse="median")
     with pytest.raises(ValueError, match=r"one distance for each reference"):
-        wi_scores(table, embeddings, 2, distance=lambda a, b: np.zeros(len(b)))
+        wi_scores(table, embeddings, 2, distance=lambda a, b: np.zeros(len(a) + len(b)))
     with pytest.raises(ValueError, match="NaN"):
         wi_scores(table, embeddings, 2, distance=lambda a, b: np.full((len(a), len(b)), np.nan))
 
