@@ -223,10 +223,6 @@ def evidence_columns(kind: str, k: int) -> list[str]:
         raise ValueError(f"kind must be one of {', '.join(MATCHER_KINDS)}, got {kind!r}")
     return [name for name in evidence_names(k, kind != "local") if kind != "global" or name.startswith("global")]
 
-
-print("global, one reference: ", evidence_columns("global", 1))
-print("fused, three references:", evidence_columns("fused", 3))
-
 # %% ../nbs/13_matcher.ipynb #evidencemodel
 @dataclass(frozen=True)
 class EvidenceModel:
@@ -331,7 +327,7 @@ def judge(model: EvidenceModel, evidence: dict, threshold: float | None = None, 
                    {name: float(value[0]) for name, value in evidence.items()})
 
 # %% ../nbs/13_matcher.ipynb #shipped-matcher
-SHIPPED_MATCHER = Path(__file__).parent / "models" / "matcher.json" if "__file__" in globals() else None
+SHIPPED_MATCHER = Path(__file__).parent / "models" / "extractor" / "matcher.json" if "__file__" in globals() else None
 
 
 class EvidenceMatcher:

@@ -316,3 +316,15 @@ def test_ctrl_c_stops_data_make_and_the_same_command_goes_on(signver, tmp_path):
     assert f"interrupted: {len(pictures):,} of 6,000 images are in made set" in stderr
     assert "signver data make --signers 2000 --seed 0 --genuine 2 --forgeries 1 --out 'made set'" in stderr
     assert sorted(path.suffix for path in made.rglob("*") if path.is_file()) == [".json"] + [".png"] * len(pictures)
+
+
+def test_train_extractor(signver, tmp_path):
+    from signver_kit.extractor import MetricExtractor
+    from signver_kit.matcher import Matcher
+
+    done = signver("train", "extractor", "--preset", "tiny", "--out", tmp_path / "mine")
+    assert done.exit_code == 0 and "skilled forgeries: EER" in done.stdout, done.output
+    extractor, matcher = MetricExtractor().load(tmp_path / "mine"), Matcher().load(tmp_path / "mine" / "matcher.json")
+    assert matcher.card["extractor_sha256"] == extractor.card["sha256"] and matcher.model_for(1, "fused").threshold > 0
+    assert_refused(signver("train", "extractor", "--preset", "huge", "--out", tmp_path / "x"), "a recipe is one of default, tiny, got 'huge'")
+    assert_refused(signver("train", "extractor"), "--out must name the folder")

@@ -796,3 +796,16 @@ def test_crossmedia_duplicate(data_dir):
 def test_real_sets_are_listed(data_dir):
     present = list_datasets(data_dir).present
     assert present["cedar"] and present["crossmedia"] and not present["utsig"]
+
+
+def test_crossmedia_knows_what_was_written(tmp_path):
+    from PIL import Image
+
+    for writer in (1, 2):
+        for n in (1, 2, 21, 40):
+            file = tmp_path / "experiment" / str(writer) / f"{n}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (20, 10), 255).save(file)
+    table = read_crossmedia(tmp_path).table
+    assert table.identity.tolist() == [f"experiment-{w}/{t}" for w in (1, 2) for t in (0, 1, 0, 19)]
+    assert table.text.tolist() == [0, 1, 0, 19] * 2 and table.groupby("identity").signer.nunique().max() == 1

@@ -103,3 +103,28 @@ def test_training_improves_on_its_own_signers(signers, tmp_path):
     again, same = train_extractor(signers, names[:6], names[6:], SMALL, config, folder=tmp_path, progress=False)  # finished: nothing to do
     assert same == history and all(np.array_equal(a, b) for a, b in zip(model.get_weights(), again.get_weights()))
     assert asdict(SMALL)["input"] == "binarised"
+
+
+def test_a_recipe_makes_a_model_folder(tmp_path):
+    from signver_kit.extractor import RECIPES, train_recipe
+
+    first = train_recipe("tiny", tmp_path / "a", progress=False)
+    assert first.card["trained_on"] == ["synthetic"] and first.card["recipe"]["signers"] == RECIPES["tiny"].signers and "Apache-2.0" in first.card["terms"]
+    assert (tmp_path / "a" / "model.weights.h5").stat().st_size < 1e6
+    again = train_recipe("tiny", tmp_path / "a", progress=False)  # nothing left to do: the finished run is found
+    assert all(np.array_equal(one, other) for one, other in zip(first.model.get_weights(), again.model.get_weights()))
+    with pytest.raises(ValueError, match="a recipe is one of default, tiny, got 'huge'"):
+        train_recipe("huge", tmp_path / "b")
+
+
+def test_a_name_written_once_is_left_out_of_training(signers):
+    from signver_kit.datasets import SignatureSet
+    from signver_kit.extractor import _training_arrays
+
+    table = signers.table[signers.table.kind == "genuine"].reset_index(drop=True)
+    text = table.groupby("signer").cumcount() // 2
+    table = table.assign(text=text, identity=table.signer.astype(str) + "/" + text.astype(str)).iloc[1:]
+    ink, labels, groups = _training_arrays(SignatureSet("named", table, signers.reader), SMALL)
+    pairs = table.groupby("identity").path.transform("size") == 2
+    assert len(ink) == len(labels) == len(groups) == pairs.sum() < len(table) and (np.bincount(labels) == 2).all()
+    assert np.array_equal(groups, table.text[pairs])

@@ -41,12 +41,14 @@ FLOORS = {
     "pipeline": ["detector", "cleaner", "extractor", "matcher"],
     "protocols": ["datasets", "matcher", "metrics"],
     "comparisons": ["protocols"],  # what papers measure, for comparing with them
-    "benchmark": ["plots", "documents", "pipeline", "comparisons"],
+    "fusion": ["protocols", "synthetic"],  # fits matchers on trials
+    "explain": ["plots", "local"],
+    "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
     "cli": ["benchmark"],
 }
 KERAS_MODULES = {"devices", "backbones", "losses", "training", "detector", "cleaner", "extractor"}
 WITHOUT_KERAS = ["images", "metrics", "plots", "descriptors", "datasets", "synthetic", "documents", "calibration", "local", "matcher", "protocols",
-                 "comparisons", "cli"]
+                 "comparisons", "fusion", "explain", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):

@@ -501,3 +501,27 @@ def test_shipped_weights_are_small_and_the_same_within_a_thousandth(tmp_path):
         assert 0 < difference < 1e-3 if half else difference == 0
         assert sorted(p.name for p in folder.iterdir()) == ["card.json", "config.json", "model.weights.h5"]
     assert model.optimizer is optimizer and size[False] < 1.1 * bare + 40_000 and size[True] < 0.55 * bare + 40_000
+
+
+def test_groups_come_together():
+    """Signers of one text follow each other, every signer still comes once a lap, and the batch depends on seed, epoch and step alone."""
+    labels = np.repeat(np.arange(12), 2)
+    text = np.repeat(np.arange(12) % 3, 2)
+    sampler = PKSampler(labels, signers_per_batch=4, genuine=2, forgeries=0, seed=1, groups=text)
+    for epoch in range(3):
+        batches = [sampler.batch(epoch, step) for step in range(3)]
+        assert all(len(set(text[batch])) == 1 for batch in batches)
+        assert sorted(set(labels[np.concatenate(batches)])) == list(range(12))
+        assert np.array_equal(batches[0], PKSampler(labels, 4, 2, 0, 1, groups=text).batch(epoch, 0))
+    orders = {tuple(labels[sampler.batch(epoch, 0)]) for epoch in range(8)}
+    assert len(orders) > 4
+
+
+def test_an_extra_set_may_say_what_was_written():
+    images = np.zeros((12 + 24, 8, 8), np.uint8)
+    own, extra = np.repeat(np.arange(3), 4), np.repeat(np.arange(12), 2)
+    config = TrainConfig(signers_per_batch=2, genuine=2, forgeries=0, extra_signers_per_batch=4, augmentation=None)
+    source = training.make_source(images[:12], own, config, (images[12:], extra, np.repeat(np.arange(12) % 3, 2)))
+    for step in range(3):
+        labels = source.make(0, step)[1]
+        assert len(set(((labels[labels >= 3] - 3) % 3).tolist())) == 1 and len(set(labels[labels < 3].tolist())) == 2
