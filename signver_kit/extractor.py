@@ -106,7 +106,7 @@ class MetricExtractor:
         """Load a model folder (its hash is checked); without a path, the weights shipped with the package. Returns itself."""
         folder = Path(path) if path is not None else SHIPPED
         if path is None and (SHIPPED is None or not SHIPPED.is_dir()):
-            raise FileNotFoundError("this version of signver_kit ships no extractor weights: train some with train_extractor (or "
+            raise FileNotFoundError("this copy of signver_kit holds no extractor weights: install it whole, or train some with train_extractor (or "
                                     "`signver bench verification`) and give their folder, MetricExtractor().load(folder)")
         values, self.card = read_model_folder(folder)
         self.config = config_from(ExtractorConfig, {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

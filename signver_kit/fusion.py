@@ -38,7 +38,7 @@ def fit_matcher(parts, ks=(1, 3, 5, 10), kinds=MATCHER_KINDS, *, draws=10, seed=
 
     parts: pairs (table, Description), each a set of signers of its own, or one such pair. Without embeddings only the kind local is fitted. A k for which signers have too few
     signatures is refused by `protocols.wi_scores`. Returns the matcher; `save` it to keep it."""
-    parts = [parts] if isinstance(parts[1], Description) else list(parts)
+    parts = [parts] if isinstance(parts[-1], Description) else list(parts)
     kinds = [kind for kind in kinds if kind == "local" or all(part.embeddings is not None for _, part in parts)]
     matcher = Matcher()
     for k in ks:

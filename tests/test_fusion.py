@@ -162,3 +162,8 @@ def test_descriptions():
         Description(maps, np.eye(2))
     with pytest.raises(ValueError, match="all have embeddings, or none"):
         Description.join([whole, Description(maps)])
+
+
+def test_one_set_of_signers_in_a_list(people, described):
+    alone, listed = (fit_matcher(parts, ks=(1,), kinds=("local",), draws=1) for parts in ((people, described), [(people, described)]))
+    assert [model.to_dict() for model in alone.models] == [model.to_dict() for model in listed.models]
