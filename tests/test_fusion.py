@@ -167,3 +167,19 @@ def test_descriptions():
 def test_one_set_of_signers_in_a_list(people, described):
     alone, listed = (fit_matcher(parts, ks=(1,), kinds=("local",), draws=1) for parts in ((people, described), [(people, described)]))
     assert [model.to_dict() for model in alone.models] == [model.to_dict() for model in listed.models]
+
+
+def test_wd_trials_weighed(people, described, matcher):
+    from signver_kit.comparisons import wd_metrics, wd_scores, wd_splits
+    from signver_kit.fusion import wd_matched
+
+    development, options = people.signers[:4], dict(n=3, splits=2, genuine=3, signers=people.signers[4:])
+    svm = wd_scores(people.table, described.embeddings, development, **options)
+    weighed = wd_matched(svm.sample(frac=1, random_state=0), people.table, described, matcher, "fused", development, **options).sort_index()
+    assert weighed.drop(columns="distance").equals(svm.drop(columns="distance")) and np.isfinite(weighed.distance).all()
+    split = next(iter(wd_splits(people.table, development, **options)))
+    row = svm[(svm.split == 0) & (svm.signer == people.signers[4])].index[0]
+    found = evidence(described.maps[split.references[people.signers[4]]], described.maps[[svm.questioned[row]]],
+                     described.embeddings[split.references[people.signers[4]]], described.embeddings[[svm.questioned[row]]])
+    assert weighed.distance[row] == pytest.approx(-matcher.model_for(3, "fused").weighed(found)[0], abs=0.05)
+    assert 0 <= wd_metrics(weighed, draws=100)["wd3_global_eer"] < 0.35

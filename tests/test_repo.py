@@ -41,7 +41,7 @@ FLOORS = {
     "pipeline": ["detector", "cleaner", "extractor", "matcher"],
     "protocols": ["datasets", "matcher", "metrics"],
     "comparisons": ["protocols"],  # what papers measure, for comparing with them
-    "fusion": ["protocols", "synthetic"],  # fits matchers on trials
+    "fusion": ["comparisons", "synthetic"],  # fits matchers on trials
     "explain": ["plots", "local"],
     "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
     "cli": ["benchmark"],
