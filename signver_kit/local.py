@@ -241,7 +241,7 @@ def _evidence_among(forward, backward, share, share_questioned, among):
     return {name: np.full(forward.shape[1], value, np.float64) for name, value in one.items()} | {
         "unexplained": np.einsum("qc,qc->q", backward.min(axis=0), share_questioned), "relative": relative}
 
-
+# %% ../nbs/13_local.ipynb #evidence-of-places
 def _evidence_of_places(bend, shift, moved, usual, bend_among, share):
     # bend, shift (k, Q); moved (k, Q, c, 2): of the references' blocks in the questioned; usual (k, k, c, 2): in the other references; None for one reference.
     found = {"bend": bend.mean(axis=0), "shift": shift.mean(axis=0)}

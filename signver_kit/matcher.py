@@ -20,7 +20,7 @@ from .local import evidence, evidence_names, local_distances, log_features
 __all__ = ['DISTANCES', 'FUSE_RULES', 'MATCHER_KINDS', 'SHIPPED_MATCHER', 'SIGNVER_THRESHOLD', 'check_embeddings', 'unit',
            'cosine_distance', 'euclidean_distance', 'cosine_distances', 'euclidean_distances', 'Distance',
            'get_distance', 'check_threshold', 'accepts', 'check_rule', 'fuse', 'Decision', 'decide', 'evidence_columns',
-           'EvidenceModel', 'fit_evidence', 'Verdict', 'judge', 'EvidenceMatcher', 'Matcher']
+           'EvidenceModel', 'fit_evidence', 'Verdict', 'judge', 'EvidenceMatcher', 'identify', 'Matcher']
 
 # %% ../nbs/13_matcher.ipynb #check-embeddings
 def check_embeddings(x, name: str = "embeddings") -> np.ndarray:
@@ -326,6 +326,15 @@ def judge(model: EvidenceModel, evidence: dict, threshold: float | None = None, 
     return Verdict(bool(accepts(distance, threshold)), distance, threshold, tuple(per_reference), model.kind, llr, fmr, fnmr,
                    {name: float(value[0]) for name, value in evidence.items()})
 
+# %% ../nbs/13_matcher.ipynb #fitting
+def _fitting(models, k: int, kind: str) -> EvidenceModel:
+    "Of these models the one for k references: that of the most references up to k, or else of the fewest; one reference and several have different evidence."
+    fitting = [model for model in models if model.kind == kind and (model.k > 1) == (k > 1)]
+    if not fitting:
+        raise ValueError(f"no weights for {kind} evidence of {k} reference(s): load() the shipped ones, or fit them with fusion.fit_matcher")
+    below = [model for model in fitting if model.k <= k]
+    return max(below, key=lambda model: model.k) if below else min(fitting, key=lambda model: model.k)
+
 # %% ../nbs/13_matcher.ipynb #shipped-matcher
 SHIPPED_MATCHER = Path(__file__).parent / "models" / "extractor" / "matcher.json" if "__file__" in globals() else None
 
@@ -356,12 +365,7 @@ class EvidenceMatcher:
 
     def model_for(self, k: int, kind: str | None = None) -> EvidenceModel:
         "The model for k references: the one with the most references up to k; for k of 2 or more never the one of a single reference."
-        kind = kind or self.kind or "fused"
-        fitting = [model for model in self.models if model.kind == kind and (model.k > 1) == (k > 1)]
-        if not fitting:
-            raise ValueError(f"no weights for {kind} evidence of {k} reference(s): load() the shipped ones, or fit them with fusion.fit_matcher")
-        below = [model for model in fitting if model.k <= k]
-        return max(below, key=lambda model: model.k) if below else min(fitting, key=lambda model: model.k)
+        return _fitting(self.models, k, kind or self.kind or "fused")
 
     def explain(self, questioned: Description, references: Description, threshold: float | None = None) -> Verdict:
         "One questioned signature against k references of the claimed signer, both as descriptions (`MetricExtractor.describe`)."
@@ -372,6 +376,21 @@ class EvidenceMatcher:
         found = evidence(references.maps, questioned.maps, *vectors)
         return judge(model, found, threshold, local_distances(references.maps, questioned.maps)[:, 0].tolist())
 
+# %% ../nbs/13_matcher.ipynb #identify
+def identify(matcher: EvidenceMatcher, questioned: Description, enrolled: dict, shortlist: int = 20) -> list[tuple[str, float]]:
+    """Signers by the weighed distance of their references to one questioned signature, nearest first: [(name, distance)], at most `shortlist` of them.
+
+    enrolled: name -> Description of that signer's references. The shortlist is drawn by the mean cosine distance of embeddings, without embeddings by the mean local distance."""
+    if len(questioned) != 1 or not enrolled or shortlist < 1:
+        raise ValueError(f"one questioned signature, at least one enrolled signer and a shortlist of 1 or more, got {len(questioned)}, {len(enrolled)} and {shortlist}")
+    if questioned.embeddings is not None:
+        near = {name: float(np.mean(1 - own.embeddings @ questioned.embeddings[0])) for name, own in enrolled.items()}
+    else:
+        near = {name: float(local_distances(own.maps, questioned.maps).mean()) for name, own in enrolled.items()}
+    chosen = sorted(near, key=near.get)[:shortlist]
+    found = [(name, matcher.explain(questioned, enrolled[name]).distance) for name in chosen]
+    return sorted(found, key=lambda pair: pair[1])
+
 # %% ../nbs/13_matcher.ipynb #signver-threshold
 SIGNVER_THRESHOLD = 0.18
 
@@ -379,9 +398,8 @@ SIGNVER_THRESHOLD = 0.18
 class Matcher(EvidenceMatcher):
     """Distances and decisions, on embeddings or on descriptions.
 
-    On embeddings, as SignVer's users know it: `distance` is cosine or euclidean, `fuse` is mean, min or max, `threshold` the one frozen on validation signers with the same
-    distance and rule; None falls back on SignVer's 0.18. On descriptions, after `load`: an `EvidenceMatcher`, whose verdicts explain themselves.
-    """
+    On embeddings, as SignVer's users know it: `distance` is cosine or euclidean, `fuse` is mean, min or max, `threshold` the one frozen on validation signers with the
+    same distance and rule; None falls back on SignVer's 0.18. On descriptions, after `load`: an `EvidenceMatcher`, whose verdicts explain themselves."""
 
     def __init__(self, threshold: float | None = None, fuse: str = "mean", distance: str = "cosine", models=(), kind: str | None = None):
         super().__init__(models, kind)
@@ -389,10 +407,8 @@ class Matcher(EvidenceMatcher):
         self.threshold = None if threshold is None else check_threshold(threshold, distance)
         self.fuse = check_rule(fuse)
 
-    cosine_distance = staticmethod(cosine_distance)
-    cosine_distances = staticmethod(cosine_distances)
-    euclidean_distance = staticmethod(euclidean_distance)
-    euclidean_distances = staticmethod(euclidean_distances)
+    cosine_distance, cosine_distances = staticmethod(cosine_distance), staticmethod(cosine_distances)
+    euclidean_distance, euclidean_distances = staticmethod(euclidean_distance), staticmethod(euclidean_distances)
 
     def verify(self, a, b, threshold: float | None = None) -> bool | np.ndarray | Verdict:
         """Whether `a` and `b` are close enough to be one hand's: a bool for two vectors, a bool array (N,) for rows.

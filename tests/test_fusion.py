@@ -183,3 +183,21 @@ def test_wd_trials_weighed(people, described, matcher):
                      described.embeddings[split.references[people.signers[4]]], described.embeddings[[svm.questioned[row]]])
     assert weighed.distance[row] == pytest.approx(-matcher.model_for(3, "fused").weighed(found)[0], abs=0.05)
     assert 0 <= wd_metrics(weighed, draws=100)["wd3_global_eer"] < 0.35
+
+
+def test_identify(people, described, matcher):
+    from signver_kit.matcher import identify
+
+    own = {s: np.flatnonzero((people.table.signer == s) & (people.table.kind == "genuine")) for s in people.signers}
+    enrolled = {s: described[rows[:3]] for s, rows in own.items()}
+    right = 0
+    for s, rows in own.items():
+        found = identify(matcher, described[int(rows[3])], enrolled, shortlist=5)
+        assert len(found) == 5 and [d for _, d in found] == sorted(d for _, d in found)
+        assert found[0][1] == pytest.approx(matcher.verify(described[int(rows[3])], enrolled[found[0][0]]).distance)
+        right += found[0][0] == s
+    assert right >= 8  # of 10
+    bare = Description(described.maps)
+    assert len(identify(matcher, bare[0], {s: bare[rows[1:3]] for s, rows in own.items()}, shortlist=3)) == 3
+    with pytest.raises(ValueError, match="at least one enrolled"):
+        identify(matcher, described[0], {})
