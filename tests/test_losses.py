@@ -12,7 +12,7 @@ from signver_kit.losses import (
     FORGERIES, PAIR_MINING, ArcFaceLoss, BatchLoss, CircleLoss, ClassCosines, ContrastiveLoss, ForgeryHeadLoss, MultiSimilarityLoss,
     SupervisedContrastiveLoss, TripletLoss, all_distances, diversity_term, encode_labels, make_loss, mine_pairs, pair_distances, pair_masks)
 
-GENTLE = settings(max_examples=15, deadline=None, derandomize=True)
+GENTLE = settings(max_examples=8, deadline=None, derandomize=True)
 TRIPLETS = [{"mining": mining, "distance": distance, "p": p, "soft": soft}
             for mining in ("hard", "semi-hard") for distance, p in (("euclidean", 2), ("euclidean", 1), ("euclidean", 3.5),
                                                                      ("euclidean", math.inf), ("cosine", 2))
