@@ -286,7 +286,7 @@ app.add_typer(train_app, name="train")
 @train_app.command("extractor")
 def train_extractor(
     out: Annotated[Optional[Path], typer.Option(help="The folder to write: config.json, model.weights.h5, card.json, matcher.json; an interrupted run is taken up again.")] = None,
-    preset: Annotated[str, typer.Option(help="The recipe: default (an hour on two cores; needs the crossmedia set) or tiny (seconds; for trying the command).")] = "default",
+    preset: Annotated[str, typer.Option(help="The recipe: default (long; needs the crossmedia set) or tiny (for trying the command).")] = "default",
     data: DataOption = None,
     debug: DebugOption = False,
 ):

@@ -75,7 +75,7 @@ def wd_matched(scores, table, description, matcher, kind, development, **options
 def synthetic_matcher(extractor, ks=(1, 2, 3, 5, 10), *, signers=120, genuine=14, forgeries=8, seed=45, draws=5, progress=False):
     """A `Matcher` fitted on signers who do not exist, for an extractor (anything whose `describe(images)` gives a Description, such as `MetricExtractor()` without weights).
 
-    seed: 45 is none of the seeds that `extractor.train_recipe` trains on. Its card says what it was fitted on. A minute for the defaults."""
+    seed: 45 is none of the seeds that `extractor.train_recipe` trains on. Its card says what it was fitted on."""
     people = SyntheticSigners(signers, seed=seed, genuine=genuine, forgeries=forgeries).set
     pictures = [people.read(i) for i in tqdm(range(len(people.table)), desc="signing", disable=not progress)]
     matcher = fit_matcher((people.table, extractor.describe(pictures, progress=progress)), ks, draws=draws, seed=seed, progress=progress)

@@ -293,8 +293,8 @@ def fit_evidence(kind: str, k: int, evidence: dict, trial_kinds, signers, ridge:
 # %% ../nbs/13_matcher.ipynb #verdict
 @dataclass(frozen=True)
 class Verdict(Decision):
-    """A `Decision` with reasons. kind, references (k); llr: natural log of the likelihood ratio by impostors; fmr: share of forgeries of a kind that the threshold
-    accepts, fnmr: of genuine signatures that it rejects, on the signers it was chosen on (None at a threshold of the caller's own); evidence: name -> value."""
+    """A `Decision` with reasons. kind: of the evidence; llr: natural log of the likelihood ratio by impostors; fmr: share of forgeries of a kind that the threshold
+    accepts, fnmr: of genuine signatures that it rejects, on the signers it was chosen on, with as many references as the model was fitted for (None at a threshold of the caller's own); evidence: name -> value."""
     kind: str = "local"
     llr: dict = field(default_factory=dict)
     fmr: dict | None = None
