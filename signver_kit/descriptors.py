@@ -193,9 +193,11 @@ def describe_local(images, cell=8, directions=9, floor=0.5, size=(96, 192)) -> L
 class Description:
     """N signatures described: `maps`, a LocalMap of N rows, and `embeddings`, float32 (N, D) of unit length, or None where no network was asked.
 
+    extractor: sha256 of the weights that made the embeddings; None where nobody knows (embeddings of your own making, an unsaved model's): accepted everywhere.
     `len`, `[rows]` and `Description.join` as for LocalMap. ValueError when the two do not have the same rows."""
     maps: LocalMap
     embeddings: np.ndarray | None = None
+    extractor: str | None = None
 
     def __post_init__(self):
         if self.embeddings is not None and (np.ndim(self.embeddings) != 2 or len(self.embeddings) != len(self.maps)):
@@ -206,16 +208,25 @@ class Description:
 
     def __getitem__(self, rows):
         rows = [rows] if isinstance(rows, (int, np.integer)) else rows
-        return Description(self.maps[rows], None if self.embeddings is None else self.embeddings[rows])
+        return Description(self.maps[rows], None if self.embeddings is None else self.embeddings[rows], self.extractor)
 
     @staticmethod
     def join(parts):
-        "The rows of several descriptions, one after the other; ValueError when only some have embeddings."
+        "The rows of several descriptions, one after the other; ValueError when only some have embeddings, or when they name two extractors."
         parts = list(parts)
         if len({part.embeddings is None for part in parts}) != 1:
             raise ValueError("descriptions to join must all have embeddings, or none of them: describe them with one extractor")
         embeddings = None if parts[0].embeddings is None else np.concatenate([part.embeddings for part in parts])
-        return Description(LocalMap.join([part.maps for part in parts]), embeddings)
+        return Description(LocalMap.join([part.maps for part in parts]), embeddings, Description.one_extractor(parts))
+
+    @staticmethod
+    def one_extractor(parts):
+        "The extractor (its sha256) that the embeddings of these descriptions are of, None where no part says; ValueError when they name two."
+        named = sorted({part.extractor for part in parts if part.embeddings is not None} - {None})
+        if len(named) > 1:
+            raise ValueError(f"embeddings can be compared only when one extractor made them, got those of {len(named)} (sha256 of the weights: "
+                             f"{', '.join(f'{name[:12]}…' for name in named)}): describe all signatures with one extractor")
+        return named[0] if named else None
 
 # %% ../nbs/03_descriptors.ipynb #ink-statistics
 INK_STATISTICS = {                                     # in the order of `describe_ink`; "sizes": in units of the root of the ink box's area

@@ -126,9 +126,12 @@ class MetricExtractor:
         return embed(self.model, stack, batch_size, progress, self.config.views)
 
     def describe(self, images, batch_size=64, progress=False):
-        """What the matcher compares, a `Description`: embeddings (where weights are loaded), and maps of local descriptors, which were never trained and need none."""
+        """What the matcher compares, a `Description`: embeddings (where weights are loaded), and maps of local descriptors, which were never trained and need none.
+
+        It names the extractor by the sha256 in the card, so that no matcher mistakes one network's embeddings for another's; a model that was never saved has no name."""
         images = list(images)
-        return Description(_maps(images, self.config or ExtractorConfig(), progress), self.extract(images, batch_size, progress) if self.model else None)
+        maps = _maps(images, self.config or ExtractorConfig(), progress)
+        return Description(maps, self.extract(images, batch_size, progress), self.card.get("sha256")) if self.model else Description(maps)
 
     def _ready(self):
         if self.model is None:

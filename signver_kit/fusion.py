@@ -38,10 +38,11 @@ def fit_matcher(parts, ks=(1, 3, 5, 10), kinds=MATCHER_KINDS, *, draws=10, seed=
     """A `Matcher` whose weights are fitted on validation signers, for every k and kind of evidence.
 
     parts: pairs (table, Description), each a set of signers of its own, or one such pair. Without embeddings only the kind local is fitted. A k for which signers have too few
-    signatures is refused by `protocols.wi_scores`. Returns the matcher; `save` it to keep it."""
+    signatures is refused by `protocols.wi_scores`. Returns the matcher, with the extractor that the descriptions name in its card; `save` it to keep it. ValueError for two extractors."""
     parts = [parts] if isinstance(parts[-1], Description) else list(parts)
     kinds = [kind for kind in kinds if kind == "local" or all(part.embeddings is not None for _, part in parts)]
     matcher = Matcher()
+    matcher.card = {"extractor_sha256": Description.one_extractor(description for _, description in parts) if set(kinds) - {"local"} else None}
     for k in ks:
         found = [wi_evidence(table, description, k, draws=draws, seed=seed, progress=progress) for table, description in parts]
         evidence = {name: np.concatenate([one[name] for _, one in found]) for name in found[0][1]}
@@ -60,7 +61,10 @@ def matched(trials, evidence, matcher, kind):
 def wd_matched(scores, table, description, matcher, kind, development, **options):
     """Trials of `comparisons.wd_scores` with the distance that a matcher gives the n references: minus the weighed evidence, so that 0 is where the evidence says nothing.
 
-    scores: what wd_scores(table, …, development, **options) returned; options: the same n, splits, seed, genuine, negatives, signers, so that the references are the same."""
+    scores: what wd_scores(table, …, development, **options) returned; options: the same n, splits, seed, genuine, negatives, signers, so that the references are the same.
+    ValueError where embeddings are used and are of another extractor than the matcher was fitted for."""
+    if kind != "local":
+        matcher.check_extractor(description)
     compared, distance = EvidenceTable(description.maps, description.embeddings), np.full(len(scores), np.nan)
     rows = dict(iter(scores.reset_index(drop=True).groupby(["split", "signer"])))
     for split in wd_splits(table, development, **options):

@@ -340,7 +340,9 @@ SHIPPED_MATCHER = Path(__file__).parent / "models" / "extractor" / "matcher.json
 
 
 class EvidenceMatcher:
-    """Verdicts on descriptions. models: EvidenceModels, as `load` reads them; kind: local, global, fused, or None: fused where there are embeddings, else local."""
+    """Verdicts on descriptions. models: EvidenceModels, as `load` reads them; kind: local, global, fused, or None: fused where there are embeddings, else local.
+
+    card["extractor_sha256"], where there is one, names the extractor that the weights were fitted for; see `check_extractor`."""
 
     def __init__(self, models=(), kind: str | None = None):
         if kind is not None:
@@ -367,12 +369,25 @@ class EvidenceMatcher:
         "The model for k references: the one with the most references up to k; for k of 2 or more never the one of a single reference."
         return _fitting(self.models, k, kind or self.kind or "fused")
 
+    def check_extractor(self, *descriptions: Description) -> None:
+        """ValueError when the embeddings of these descriptions are of two extractors, or of another than the matcher was fitted for.
+
+        What does not say is accepted: embeddings of your own making or an unsaved model's (`Description.extractor` None), a matcher without that entry in its card."""
+        found, fitted = Description.one_extractor(descriptions), self.card.get("extractor_sha256")
+        if found and fitted and found != fitted:
+            raise ValueError(f"embeddings must be of the extractor that the matcher was fitted for (sha256 of its weights {fitted[:12]}…), got those of {found[:12]}…: "
+                             "load the matcher of this extractor, fit one with fusion.synthetic_matcher, or do without embeddings: Matcher(kind='local').load()")
+
     def explain(self, questioned: Description, references: Description, threshold: float | None = None) -> Verdict:
-        "One questioned signature against k references of the claimed signer, both as descriptions (`MetricExtractor.describe`)."
+        """One questioned signature against k references of the claimed signer, both as descriptions (`MetricExtractor.describe`).
+
+        ValueError for more than one questioned, no weights for so many references, and, but for local evidence, embeddings that `check_extractor` refuses."""
         if len(questioned) != 1:
             raise ValueError(f"one questioned signature at a time, got {len(questioned)}: call once for each")
         model = self.model_for(len(references), self.kind or ("fused" if questioned.embeddings is not None else "local"))
         vectors = (None, None) if model.kind == "local" else (references.embeddings, questioned.embeddings)
+        if model.kind != "local":
+            self.check_extractor(questioned, references)
         found = evidence(references.maps, questioned.maps, *vectors)
         return judge(model, found, threshold, local_distances(references.maps, questioned.maps)[:, 0].tolist())
 
@@ -380,10 +395,12 @@ class EvidenceMatcher:
 def identify(matcher: EvidenceMatcher, questioned: Description, enrolled: dict, shortlist: int = 20) -> list[tuple[str, float]]:
     """Signers by the weighed distance of their references to one questioned signature, nearest first: [(name, distance)], at most `shortlist` of them.
 
-    enrolled: name -> Description of that signer's references. The shortlist is drawn by the mean cosine distance of embeddings, without embeddings by the mean local distance."""
+    enrolled: name -> Description of that signer's references. The shortlist is drawn by the mean cosine distance of embeddings, without embeddings by the mean local distance.
+    ValueError for other than one questioned, nobody enrolled, embeddings of two extractors, and what `matcher.explain` refuses."""
     if len(questioned) != 1 or not enrolled or shortlist < 1:
         raise ValueError(f"one questioned signature, at least one enrolled signer and a shortlist of 1 or more, got {len(questioned)}, {len(enrolled)} and {shortlist}")
     if questioned.embeddings is not None:
+        Description.one_extractor([questioned, *enrolled.values()])  # one look at all: the shortlist compares them even where the evidence is local
         near = {name: float(np.mean(1 - own.embeddings @ questioned.embeddings[0])) for name, own in enrolled.items()}
     else:
         near = {name: float(local_distances(own.maps, questioned.maps).mean()) for name, own in enrolled.items()}

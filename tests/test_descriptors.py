@@ -1,4 +1,5 @@
 """The untrained HOG: against a pixel-by-pixel count, invariants, refusals, its figures on real signatures. Local descriptors: by hand. The statistics of ink: on drawn shapes."""
+import pickle
 import time
 
 import cv2
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signver_kit import datasets, protocols
-from signver_kit.descriptors import (INK_STATISTICS, LocalMap, describe_hog, describe_ink, describe_local, direction_histograms, gradients, hog,
+from signver_kit.descriptors import (INK_STATISTICS, Description, LocalMap, describe_hog, describe_ink, describe_local, direction_histograms, gradients, hog,
                                      ink_statistics, normalised_blocks)
 from signver_kit.images import NoInk
 from signver_kit.metrics import eer
@@ -242,6 +243,22 @@ def test_maps_are_cut_and_joined():
 def test_a_map_that_is_none_is_refused(descriptors, weights, rule):
     with pytest.raises(ValueError, match=rule):
         LocalMap(descriptors, weights)
+
+
+def test_a_description_keeps_the_name_of_its_extractor():
+    maps = LocalMap(np.ones((3, 2, 4, 5), np.float32), np.ones((3, 2, 4), np.float32))
+    one, other, unknown = (Description(maps, np.eye(3, dtype=np.float32), name) for name in ("1d" * 32, "2e" * 32, None))
+    assert one.extractor == "1d" * 32 and Description(maps).extractor is None
+    for rows in (1, slice(0, 2), [2, 0], np.array([True, False, True])):
+        assert one[rows].extractor == one.extractor and unknown[rows].extractor is None
+    assert pickle.loads(pickle.dumps(one)).extractor == one.extractor
+    assert Description.join([unknown, unknown]).extractor is None and Description.join([one, one[0]]).extractor == one.extractor
+    for parts in ([one, other], [unknown, one, other], [Description.join([unknown, one]), other], [one, Description.join([other, unknown])]):
+        with pytest.raises(ValueError, match="one extractor made them, got those of 2 .*1d1d1d1d1d1d…, 2e2e2e2e2e2e….*describe all signatures with one"):
+            Description.join(parts)
+    bare = [Description(maps, None, name) for name in ("1d" * 32, "2e" * 32)]  # without embeddings there is nothing to mix up
+    assert len(Description.join(bare)) == 6 and Description.join(bare).extractor is None
+    assert Description.one_extractor(iter([one, unknown, *bare])) == one.extractor and Description.one_extractor([]) is None
 
 
 # ---- the statistics of ink

@@ -63,6 +63,22 @@ def test_save_load_extract(tmp_path, signers):
     assert float(a[0] @ loaded.extract([padded])[0]) > 0.98                               # where it lay on the paper is no matter
 
 
+def test_a_description_names_the_extractor(tmp_path, signers):
+    crops = [signers.read(i) for i in range(2)]
+    names = []
+    for folder in ("a", "b"):
+        unsaved = MetricExtractor(build_extractor(SMALL), SMALL)
+        assert unsaved.describe(crops).extractor is None
+        unsaved.save(tmp_path / folder)
+        loaded = MetricExtractor().load(tmp_path / folder)
+        described = loaded.describe(crops)
+        assert described.extractor == loaded.card["sha256"] and described.embeddings.shape == (2, 16)
+        names.append(described.extractor)
+    assert names[0] != names[1], "other weights, another name"
+    bare = MetricExtractor().describe(crops)
+    assert bare.extractor is None and bare.embeddings is None and len(bare) == 2
+
+
 def test_load_refuses_changed_weights(tmp_path):
     MetricExtractor(build_extractor(SMALL), SMALL).save(tmp_path)
     with open(tmp_path / "model.weights.h5", "ab") as file:

@@ -10,8 +10,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial import distance as scipy_distance
 
 import signver_kit.matcher as matcher_module
+from signver_kit.descriptors import Description, LocalMap
 from signver_kit.matcher import (DISTANCES, Decision, Matcher, accepts, check_embeddings, check_threshold, cosine_distance, cosine_distances, decide,
-                                 euclidean_distance, euclidean_distances, fuse, get_distance, unit)
+                                 euclidean_distance, euclidean_distances, evidence_columns, fit_evidence, fuse, get_distance, identify, unit)
 
 entries = st.floats(-100, 100, allow_nan=False, width=32)
 vectors = arrays(np.float64, 6, elements=entries).filter(lambda v: np.linalg.norm(v) > 1e-3)
@@ -184,6 +185,64 @@ def test_a_decision_does_not_depend_on_the_order_of_the_references(references, q
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+OURS, THEIRS = "1d" * 32, "2e" * 32
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A matcher of every kind for one reference, fitted on toy numbers for the extractor OURS."""
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(["genuine", "skilled", "random"], 60)
+    found = {name: np.exp(rng.normal(np.repeat([0.0, 1.0, 2.0], 60), 0.4)) for name in evidence_columns("fused", 1)}
+    matcher = Matcher(models=[fit_evidence(kind, 1, found, kinds, np.tile(np.arange(10), 18)) for kind in ("local", "global", "fused")])
+    matcher.card = {"extractor_sha256": OURS}
+    return matcher
+
+
+def described(extractor, embeddings=True):
+    rng = np.random.default_rng(1)
+    maps = LocalMap(rng.random((3, 5, 11, 4)).astype(np.float32), np.ones((3, 5, 11), np.float32))
+    return Description(maps, unit(rng.normal(size=(3, 8))) if embeddings else None, extractor)
+
+
+@pytest.mark.parametrize("kind", [None, "global", "fused"])
+def test_embeddings_of_another_extractor_are_refused(fitted, kind):
+    matcher = Matcher(models=fitted.models, kind=kind)
+    ours, theirs, unknown = described(OURS), described(THEIRS), described(None)
+    enrolled = {"a": ours[1], "b": ours[2]}
+    assert str(matcher.verify(theirs[0], theirs[1])) == str(matcher.verify(ours[0], ours[1])), "a matcher without a card cannot know"
+    matcher.card = fitted.card
+    for a, b in ((ours, ours), (ours, unknown), (unknown, ours), (unknown, unknown)):
+        assert str(matcher.verify(a[0], b[1])) == str(matcher.verify(ours[0], ours[1]))
+        assert len(identify(matcher, a[0], {"a": b[1], "b": ours[2]})) == 2
+    for a, b in ((theirs, theirs), (theirs, unknown), (unknown, theirs)):
+        for call in (lambda: matcher.verify(a[0], b[1]), lambda: matcher.explain(a[0], b[1]), lambda: identify(matcher, a[0], {"b": b[1]})):
+            with pytest.raises(ValueError, match=r"fitted for \(sha256 of its weights 1d1d1d1d1d1d…\), got those of 2e2e2e2e2e2e….*kind='local'"):
+                call()
+    for call in (lambda: matcher.verify(theirs[0], ours[1]), lambda: identify(matcher, theirs[0], enrolled),
+                 lambda: identify(matcher, unknown[0], enrolled | {"c": theirs[1]}, shortlist=1)):
+        with pytest.raises(ValueError, match="got those of 2 "):
+            call()
+
+
+def test_local_evidence_does_not_ask_whose_the_embeddings_are(fitted):
+    matcher = Matcher(models=fitted.models, kind="local")
+    matcher.card = fitted.card
+    ours, theirs = described(OURS), described(THEIRS)
+    assert matcher.verify(theirs[0], ours[1]).kind == "local" and str(matcher.verify(theirs[0], theirs[1])) == str(matcher.verify(ours[0], ours[1]))
+    assert fitted.verify(described(THEIRS, embeddings=False)[0], ours[1]).kind == "local", "a questioned signature without embeddings"
+    assert len(identify(matcher, theirs[0], {"a": theirs[1]})) == 1
+    with pytest.raises(ValueError, match="got those of 2 "):
+        identify(matcher, theirs[0], {"a": ours[1]})  # the shortlist compares embeddings
+
+
+def test_the_extractors_name_is_kept_on_disk(fitted, tmp_path):
+    again = Matcher().load(fitted.save(tmp_path / "matcher.json"))
+    with pytest.raises(ValueError, match="fitted for"):
+        again.check_extractor(described(THEIRS))
+    assert again.check_extractor(described(OURS), described(None)) is None
 
 
 def test_checking_leaves_the_callers_array_alone():
