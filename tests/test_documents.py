@@ -15,12 +15,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from signver_kit import documents, synthetic
-from signver_kit.documents import CLASSES, KINDS, Dirt, DirtyPairs, SyntheticPages, dirty, open_fonts
+from signver_kit.documents import CLASSES, KINDS, Dirt, DirtyPairs, SyntheticPages, dirty, dirty_light, lift_ink, open_fonts
 from signver_kit.images import NoInk, UnreadableImage, crop_boxes, ink_mask, read_image
 from signver_kit.synthetic import SyntheticSigners
 
 SIGNERS = SyntheticSigners(30, seed=5)
-CHANCES = [field.name for field in fields(Dirt) if isinstance(field.default, float) and field.name not in ("side", "named", "across")]
+CHANCES = [field.name for field in fields(Dirt) if isinstance(field.default, float) and field.name not in ("side", "named", "across", "tilted", "bilevel")]
 
 
 def signature(k=0):
@@ -421,3 +421,33 @@ def test_foreign_folders_are_refused(whole, tmp_path):
         with pytest.raises(ValueError, match="name another"):
             SyntheticPages(**{**SET, "seed": 3}).write(target)
     assert contents(tmp_path / "other") == {"holiday.jpg": b"x"} and sorted(contents(whole)) == NAMES
+
+
+# ---- what cleaners are trained on beside the usual dirt ----
+
+def test_tilted_lines_run_in_any_direction():
+    clean = signature()
+    level, tilted = ([dirty(clean, seed, 0, replace(Dirt.none(), lines=1, line_count=(1, 1), tilted=share)).print for seed in range(12)] for share in (0, 1))
+    def rise(mask):                                             # of the line's box, in degrees
+        rows, columns = np.nonzero(mask)
+        return np.degrees(np.arctan2(np.ptp(rows), np.ptp(columns)))
+    assert max(rise(mask) for mask in level) < 8
+    angles = [rise(mask) for mask in tilted if mask.any()]
+    assert len(angles) > 8 and max(angles) > 50 and np.std(angles) > 12
+
+
+def test_black_and_white_scans_have_a_black_and_white_truth():
+    clean = signature()
+    plain, cut = (dirty(clean, 1, 3, replace(Dirt(), bilevel=share)) for share in (0, 1))
+    assert set(np.unique(cut.dirty)) == set(np.unique(cut.clean)) == {0, 255} and "bilevel" in cut.parts and "bilevel" not in plain.parts
+    assert np.array_equal(plain.print, cut.print) and np.array_equal(plain.ink, cut.ink)
+    bare = dirty(clean, 1, 3, replace(Dirt.none(), bilevel=1))
+    assert np.array_equal(bare.dirty, bare.clean)              # without dirt both are cut alike
+
+
+def test_dirty_light_is_dirty_without_the_search_for_ink():
+    clean = signature()
+    mask, light = lift_ink(clean)
+    pair, (grey, white, printed, parts) = dirty(clean, 5, 8), dirty_light(light, 5, 8)
+    assert np.array_equal(pair.dirty, grey) and np.array_equal(pair.clean, white) and np.array_equal(pair.print, printed) and pair.parts == parts
+    assert light.dtype == np.float32 and (light[~mask].min() > 0) and np.array_equal(mask, pair.ink)
