@@ -23,6 +23,8 @@ MODULES = sorted(path for path in (ROOT / "signver_kit").glob("*.py") if not pat
 FLOORS = {
     "images": [],
     "metrics": [],
+    "quality": ["images"],
+    "classical": ["images"],
     "plots": ["metrics"],
     "descriptors": ["images"],
     "datasets": ["images"],
@@ -33,7 +35,7 @@ FLOORS = {
     "losses": [],
     "training": ["datasets", "devices", "losses", "metrics"],  # metrics: training stops early on the validation EER
     "detector": ["metrics", "descriptors", "documents", "backbones", "training"],
-    "cleaner": ["metrics", "descriptors", "documents", "backbones", "training"],
+    "cleaner": ["quality", "descriptors", "documents", "backbones", "training"],
     "extractor": ["metrics", "descriptors", "documents", "backbones", "training"],
     "calibration": ["metrics"],
     "local": ["metrics", "descriptors"],
@@ -47,8 +49,8 @@ FLOORS = {
     "cli": ["benchmark"],
 }
 KERAS_MODULES = {"devices", "backbones", "losses", "training", "detector", "cleaner", "extractor"}
-WITHOUT_KERAS = ["images", "metrics", "plots", "descriptors", "datasets", "synthetic", "documents", "calibration", "local", "matcher", "protocols",
-                 "comparisons", "fusion", "explain", "cli"]
+WITHOUT_KERAS = ["images", "metrics", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher",
+                 "protocols", "comparisons", "fusion", "explain", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):

@@ -205,61 +205,74 @@ def test_a_diverging_run_says_so():
 
 
 SCRIPT = textwrap.dedent("""
-    import os, signal, sys
+    import json, os, signal, sys, traceback
     from pathlib import Path
-    import numpy as np
+    import keras, numpy as np
     from test_training import FAST, HeadLoss, IMAGES, LABELS, tiny_model
     from signver_kit import training
     from signver_kit.losses import TripletLoss
-    root, die_at = Path(sys.argv[1]), sys.argv[2]      # "step N": before the Nth step of this process; "write N": in the middle of its Nth checkpoint
 
-    def dying(what, action):
-        count = iter(range(1, 10**6))
-        def call(*arguments, **named):
-            if die_at == f"{what} {next(count)}":
-                if what == "write":
-                    arguments[0].write(b"half a checkpoint")
-                    arguments[0].flush()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return action(*arguments, **named)
-        return call
+    def watch(die_at):      # "step N": before the Nth step of this process; "write N": in the middle of its Nth checkpoint
+        def dying(what, action):
+            count = iter(range(1, 10**6))
+            def call(*arguments, **named):
+                if die_at == f"{what} {next(count)}":
+                    if what == "write":
+                        arguments[0].write(b"half a checkpoint")
+                        arguments[0].flush()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return action(*arguments, **named)
+            return call
 
-    np.savez = dying("write", np.savez)
-    step = dying("step", lambda model, x, y: type(model).train_on_batch(model, x, y))
-    prepare = training._prepare
-    def watched(model, *arguments):
-        steps = prepare(model, *arguments)
-        model.train_on_batch = lambda x, y: step(model, x, y)
-        return steps
-    training._prepare = watched
-    for policy, loss in (("float32", HeadLoss()), ("mixed_bfloat16", TripletLoss())):
-        if (root / f"{policy}.weights.npz").exists():
-            continue
-        with training.precision(policy):
-            model = tiny_model()
-        training.fit(model, loss, IMAGES, LABELS, FAST, validation=(IMAGES, LABELS), folder=root / policy, progress=False)
-        with open(root / f"{policy}.weights.npz", "wb") as file:
-            np.savez_compressed(file, *model.get_weights())
+        np.savez = dying("write", np.savez)
+        step = dying("step", lambda model, x, y: type(model).train_on_batch(model, x, y))
+        prepare = training._prepare
+        def watched(model, *arguments):
+            steps = prepare(model, *arguments)
+            model.train_on_batch = lambda x, y: step(model, x, y)
+            return steps
+        training._prepare = watched
+
+    def train(root):
+        root.mkdir(exist_ok=True)
+        for policy, loss in (("float32", HeadLoss()), ("mixed_bfloat16", TripletLoss())):
+            if (root / f"{policy}.weights.npz").exists():
+                continue
+            with training.precision(policy):
+                model = tiny_model()
+            training.fit(model, loss, IMAGES, LABELS, FAST, validation=(IMAGES, LABELS), folder=root / policy, progress=False)
+            with open(root / f"{policy}.weights.npz", "wb") as file:
+                np.savez_compressed(file, *model.get_weights())
+
+    def ends(root, die_at):      # forked before TensorFlow has computed anything: a process of its own without importing it again
+        child = os.fork()
+        if child:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            watch(die_at)
+            train(root)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    for name, die_at in json.loads(sys.argv[2]):
+        root = Path(sys.argv[1]) / name
+        print(json.dumps([name, ends(root, die_at), sorted(path.name for path in root.glob("*.weights.npz"))]), flush=True)
 """)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals")
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     """Networks with batch statistics, dropout and a loss's own head, in float32 and bfloat16; two steps an epoch, three epochs each."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-
-    def start(folder, die_at="never"):
-        folder.mkdir(exist_ok=True)
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), die_at], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    uninterrupted = start(whole)
     # In the middle of float32's second epoch; then, float32 done, while bfloat16 writes a checkpoint (float32 has written four by then at most).
-    for die_at in ("step 4", "write 6"):
-        process = start(cut, die_at)
-        assert process.wait() == -signal.SIGKILL, process.stderr.read()
-    assert [p.name for p in sorted(cut.glob("*.weights.npz"))] == ["float32.weights.npz"]
-    for process in (start(cut), uninterrupted):
-        assert process.wait() == 0, process.stderr.read()
+    runs = [("whole", "never"), ("cut", "step 4"), ("cut", "write 6"), ("cut", "never")]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(runs)], env=env, capture_output=True, text=True)
+    first, both = "float32.weights.npz", ["float32.weights.npz", "mixed_bfloat16.weights.npz"]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        ["whole", 0, both], ["cut", -signal.SIGKILL, []], ["cut", -signal.SIGKILL, [first]], ["cut", 0, both]], done.stderr
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
     for policy in ("float32", "mixed_bfloat16"):
         for name in (f"{policy}.weights.npz", f"{policy}/last.npz", f"{policy}/best.npz"):
             a, b = arrays_of(whole / name), arrays_of(cut / name)
