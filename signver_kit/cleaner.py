@@ -14,7 +14,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -340,7 +340,7 @@ def _forward(model):
     if keras.backend.backend() != "tensorflow":
         return model.predict_on_batch
     import tensorflow as tf
-    return tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32)], jit_compile=False)
+    return tf.function(partial(model, training=False), input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32)], jit_compile=False)
 
 
 def _run(model, pictures, multiple, pixels=2_000_000):
@@ -407,8 +407,8 @@ def _as_list(images):
     images = np.asarray(images)
     if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
         return [images], "one"
-    if images.ndim not in (3, 4):
-        raise ValueError(f"pictures must be (H, W), (H, W, 3), (N, H, W) or (N, H, W, 1 or 3), or a list of such, got shape {images.shape}")
+    if images.ndim not in (3, 4) or (images.ndim == 3 and images.shape[2] in (2, 4)):        # the latter: somebody's alpha channel
+        raise ValueError(f"pictures must be (H, W), (H, W, 3), (N, H, W) or (N, H, W, 1 or 3), or a list of such, without alpha, got shape {images.shape}")
     return list(images), "batch"
 
 # %% ../nbs/11_cleaner.ipynb #clean-pictures
