@@ -34,7 +34,7 @@ def test_smoke_verifies_before_dirty_and_cleaned(smoke):
     assert metrics["without_ink_clean"] == 0 and metrics["without_ink_unet"] >= 0
     assert metrics["eer_clean"] <= metrics["eer_dirty"] + 0.05, "dirt does not help"
     assert metrics["dirty_excess_skilled"] == pytest.approx(metrics["eer_dirty"] - metrics["eer_clean"]) and not math.isnan(metrics["cleaned_excess_random"])
-    assert metrics["crops_per_second_150x220"] > 0 and metrics["ms_900x400"] > 0
+    assert metrics["crops_per_second_150x220"] > 0 and metrics["ms_900x400"] > 0 and metrics["pairs_per_second"] > 0 and 0 < metrics["pipeline_ratio"] < 3
 
 
 def test_training_on_the_tested_is_refused(tmp_path):
