@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'DataOption', 'DebugOption', 'PICTURE_ENDINGS', 'PART_PICTURES', 'PART_PIXELS', 'train_app',
-           'PresetOption', 'say', 'clear_errors', 'show_version', 'signver', 'listing', 'resume_command',
-           'default_preset', 'run_and_report', 'bench', 'open_named', 'report_values', 'data_list', 'data_check',
-           'data_download', 'disk_full', 'whole_number', 'make_and_report', 'data_make', 'is_picture', 'pictures_below',
-           'pictures_matching', 'find_pictures', 'Picture', 'count_pages', 'plan_cleaning', 'read_page', 'in_parts',
-           'clean_part', 'write_picture', 'clean_all', 'load_cleaner', 'clean_command', 'clean_and_report',
-           'out_folder', 'clean', 'train_extractor', 'train_cleaner', 'devices', 'main']
+           'PresetOption', 'say', 'start_quietly', 'clear_errors', 'show_version', 'signver', 'listing',
+           'resume_command', 'default_preset', 'run_and_report', 'bench', 'open_named', 'report_values', 'data_list',
+           'data_check', 'data_download', 'disk_full', 'whole_number', 'make_and_report', 'data_make', 'is_picture',
+           'pictures_below', 'pictures_matching', 'find_pictures', 'Picture', 'count_pages', 'plan_cleaning',
+           'read_page', 'in_parts', 'clean_part', 'write_picture', 'clean_all', 'load_cleaner', 'clean_command',
+           'clean_and_report', 'out_folder', 'clean', 'train_extractor', 'train_cleaner', 'devices', 'main']
 
 # %% ../nbs/17_cli.ipynb #export-import-contextlib-import-errno
 import contextlib
@@ -35,6 +35,13 @@ from .images import SignverError, _binary_file, _looks_like_pdf, _open_image, _o
 def say(text: str) -> None:
     "One line to stderr: stdout is for results, which people pipe into files."
     typer.echo(text, err=True)
+
+
+def start_quietly() -> None:
+    "Load Keras and its backend without their words on stderr; slow, so only in commands that need them."
+    from signver_kit.devices import start_backend
+
+    start_backend()
 
 
 @contextlib.contextmanager
@@ -478,6 +485,7 @@ def clean_all(plan, cleaner, count: dict, debug: bool = False) -> None:
 # %% ../nbs/17_cli.ipynb #load-cleaner
 def load_cleaner(weights):
     "The Cleaner of a folder, of the package without one. ValueError or FileNotFoundError that names the folder for what is no cleaner."
+    start_quietly()
     from signver_kit.cleaner import Cleaner
 
     try:
@@ -566,6 +574,7 @@ def train_extractor(
     "Train the extractor and fit its matcher."
     with clear_errors(debug):
         folder = out_folder(out, "my-extractor")
+        start_quietly()
         from signver_kit.extractor import train_recipe
         from signver_kit.fusion import synthetic_matcher
 
@@ -587,6 +596,7 @@ def train_cleaner(
     "Train the cleaner."
     with clear_errors(debug):
         folder = out_folder(out, "my-cleaner")
+        start_quietly()
         from signver_kit import cleaner
 
         reached = cleaner.train_cleaner(preset, folder, data_dir=data).card["validation"]
@@ -600,6 +610,7 @@ def devices(debug: DebugOption = False):
     with clear_errors(debug):
         from signver_kit import devices as found
 
+        found.start_backend()
         typer.echo(str(found.describe()))
 
 

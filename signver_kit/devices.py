@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'ABSENT', 'Device', 'find_devices', 'choose_device', 'describe', 'choose_precision', 'jit_compile_for',
-           'set_seed', 'environment']
+           'start_backend', 'set_seed', 'environment']
 
-# %% ../nbs/06_devices.ipynb #export-import-importlib-metadata
+# %% ../nbs/06_devices.ipynb #export-import-importlib-metadata-import
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,6 +204,31 @@ def jit_compile_for(device=None):
     if _backend() == "jax":  # it has no fast path without
         return True
     return "auto" if device.kind == "gpu" else False
+
+# %% ../nbs/06_devices.ipynb #hushed
+@contextmanager
+def _hushed():
+    # File descriptor 2 itself: C++ code does not know Python's sys.stderr.
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as told:
+        os.dup2(told.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            told.seek(0)
+            os.write(kept, told.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start_backend():
+    """Import Keras and its backend and look for accelerators, with nothing on stderr unless it fails; returns the backend's name, None where there is none."""
+    with nullcontext() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" else _hushed():
+        find_devices()
+        return _backend()
 
 # %% ../nbs/06_devices.ipynb #set-seed
 def set_seed(seed, deterministic=False):

@@ -13,6 +13,8 @@ import pytest
 from signver_kit import devices
 from signver_kit.devices import Device, choose_device, choose_precision, describe, environment, find_devices, jit_compile_for, set_seed
 
+from conftest import MANY_THREADS
+
 
 def test_import_needs_no_framework():
     code = "import sys, signver_kit.devices; assert not {'keras', 'tensorflow', 'jax', 'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)"
@@ -140,7 +142,7 @@ def test_determinism_can_be_asked_for():
             return np.concatenate([w.ravel() for w in model.get_weights()])
         assert np.array_equal(train(), train())
         """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=MANY_THREADS)
 
 
 def test_environment_is_a_plain_record():
@@ -174,3 +176,18 @@ def test_git_stamp(tmp_path):
     inner = tmp_path / "venv" / "site-packages" / "signver_kit"
     inner.mkdir(parents=True)
     assert devices._git(inner) is None  # inside somebody else's repository
+
+
+def test_the_backend_starts_without_a_word():
+    """In a process of its own: TensorFlow's libraries speak while they load, and through the file descriptor."""
+    program = "import os, sys; from signver_kit.devices import start_backend; print(start_backend()); os.write(2, b'heard'); sys.stderr.write(' again')"
+    quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", program], env=quiet, capture_output=True, text=True, check=True)
+    assert done.stdout == "tensorflow\n" and done.stderr == "heard again"
+
+
+def test_what_was_said_is_shown_when_the_start_fails(capfd):
+    with pytest.raises(OSError), devices._hushed():
+        os.write(2, b"the reason")
+        raise OSError
+    assert capfd.readouterr().err == "the reason"
