@@ -151,7 +151,7 @@ def test_without_the_base_nothing_is_compared(tmp_path):
 
 
 @pytest.mark.parametrize("parameters, said", [({"records_dir": "nowhere"}, "records_dir must be a folder"), ({"base": "ablation_bass"}, "did you mean 'ablation_base'")])
-def test_what_is_asked_wrongly_is_refused(tmp_path, parameters, said):
+def test_what_is_asked_wrongly_is_refused(tmp_path, in_this_process, parameters, said):
     with pytest.raises(BenchmarkFailed, match=said):
         run_benchmark("ablation", parameters=parameters, out=tmp_path / "run", progress=False)
 

@@ -273,8 +273,8 @@ def test_streams_are_not_the_signers():
 
 
 def test_what_pages_hold():
-    pages = SyntheticPages(120, seed=1, dpi=50)
-    found = [pages.page(i) for i in range(120)]
+    pages = SyntheticPages(60, seed=1, dpi=50)
+    found = [pages.page(i) for i in range(60)]
     assert {page.kind for page in found} == set(KINDS) and {page.look for page in found} == {"colour", "grey", "copy", "bitonal"}
     counts = [page.classes.count("signature") for page in found]
     assert 0 in counts and max(counts) in (4, 5, 6)

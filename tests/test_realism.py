@@ -37,7 +37,7 @@ def test_smoke_probes_the_pages(smoke):
     assert set(probes["page_auc_by_property"]) > {"paper", "noise", "left", "sharpness"} and probes["page_images"] == 72
 
 
-def test_a_set_without_forgeries_whose_pen_is_broad_is_told_apart(tmp_path):
+def test_a_set_without_forgeries_whose_pen_is_broad_is_told_apart(tmp_path, in_this_process):
     """Written as Cross-media is laid out: one group, writers, genuine signatures only; ink broadened until anybody sees it."""
     signers = SyntheticSigners(12, seed=3, genuine=6, forgeries=0)
     for row in signers.table.itertuples():
@@ -46,13 +46,14 @@ def test_a_set_without_forgeries_whose_pen_is_broad_is_told_apart(tmp_path):
         path = tmp_path / "data" / "crossmedia" / "control" / row.signer / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), cv2.erode(signers.set.read(row.path), np.ones((7, 7), np.uint8)))
-    result = run_benchmark("realism", parameters=load_preset("realism", "smoke") | {"real": "crossmedia"}, data=tmp_path / "data", out=tmp_path / "run", progress=False)
+    parameters = load_preset("realism", "smoke") | {"real": "crossmedia", "synthetic_forgeries": 2, "page_signers": 4, "page_genuine": 2, "page_forgeries": 2}
+    result = run_benchmark("realism", parameters=parameters, data=tmp_path / "data", out=tmp_path / "run", progress=False)
     metrics = result.record.metrics
     assert metrics["realism_auc_statistics"] > 0.95 and metrics["ks_stroke"] > 0.8 and "stroke" in result.record.data["telling"][:4]
     assert "real_wi1_skilled_eer" not in metrics and "real_wi1_random_eer" in metrics and list(metrics["auc_genuine_over_skilled"]) == ["synthetic"]
     assert result.record.data["name"] == "crossmedia"
 
 
-def test_an_unknown_set_is_refused_by_name(tmp_path):
+def test_an_unknown_set_is_refused_by_name(tmp_path, in_this_process):
     with pytest.raises(BenchmarkFailed, match="cedar"):
         run_benchmark("realism", "smoke", {"real": "cedra"}, out=tmp_path / "run", progress=False)

@@ -126,25 +126,32 @@ def test_other_paths_are_unreadable(path):
         read_synthetic(path)
 
 
-def test_the_page_does_not_know_the_label():
+@pytest.fixture(scope="module")
+def crowd():
+    """The table of forty signers, eight signatures and eight forgeries of each, with image, strokes and page of each row, and HOG vectors (signer, genuine then forged, number)."""
+    signers = SyntheticSigners(40, seed=2, genuine=8, forgeries=8)
+    made = [synthetic._strokes_and_page(2, int(row.signer), row.kind, row.index) for row in signers.table[["signer", "kind", "index"]].itertuples(index=False, name="Row")]
+    table = signers.table.assign(strokes=[strokes for strokes, *_ in made], page=[page for _, _, page, _ in made], image=[synthetic.render_strokes(*one) for one in made])
+    last = table.iloc[-1]
+    assert np.array_equal(last["image"], signers.image(last["signer"], last["kind"], last["index"]))
+    assert all(map(np.array_equal, last["strokes"], signers.strokes(last["signer"], last["kind"], last["index"])))
+    vectors = describe_hog(np.stack([ink_image(image, (96, 192)) for image in table["image"]]))
+    return table, vectors.reshape(40, 16, -1)
+
+
+def test_the_page_does_not_know_the_label(crowd):
     """What is not handwriting (grey, shade and noise of the paper, margins, pen) has one distribution for both kinds."""
-    signers = SyntheticSigners(150, seed=21, genuine=2, forgeries=2)
-    properties, labels = [], []
-    for signer, kind, index in zip(signers.table["signer"], signers.table["kind"], signers.table["index"]):
-        strokes, size, page, _ = synthetic._strokes_and_page(21, int(signer), kind, index)
-        image = signers.image(signer, kind, index)
-        properties.append([np.median(image), np.std(image[:6]), image[:, :4].mean() - image[:, -4:].mean(), page.pen, page.dark, page.blur, *page.margins])
-        labels.append(kind == "genuine")
-    labels = np.array(labels)
+    table, _ = crowd
+    properties = [[np.median(image), np.std(image[:6]), image[:, :4].mean() - image[:, -4:].mean(), page.pen, page.dark, page.blur, *page.margins]
+                  for image, page in zip(table["image"], table["page"])]
+    labels = (table["kind"] == "genuine").to_numpy()
     error = np.sqrt((len(labels) + 1) / (12 * labels.sum() * (~labels).sum()))      # of an AUC without difference
     for column in np.array(properties).T:
         assert abs(auc(labels, column) - 0.5) < 3.5 * error
 
 
-def test_as_hard_as_real_signatures_for_an_untrained_descriptor():
-    count, each = 40, 8
-    signers = SyntheticSigners(count, seed=2, genuine=each, forgeries=each)
-    vectors = describe_hog(signers.set.ink(size=(96, 192))).reshape(count, 2 * each, -1)
+def test_as_hard_as_real_signatures_for_an_untrained_descriptor(crowd):
+    vectors, count, each = crowd[1], 40, 8
     distances = np.sqrt(np.maximum(2 - 2 * np.einsum("sid,tjd->stij", vectors[:, :each], vectors, optimize=True), 0))
     own = distances[np.arange(count), np.arange(count)]
     genuine = own[:, :, :each][:, ~np.eye(each, dtype=bool)].ravel()
@@ -154,11 +161,10 @@ def test_as_hard_as_real_signatures_for_an_untrained_descriptor():
     assert 0.18 < rates["skilled"] < 0.32 and 0.03 < rates["random"] < 0.13, rates
 
 
-def test_a_forger_repeats_the_same_error():
+def test_a_forger_repeats_the_same_error(crowd):
     """Two forgeries by one forger are nearer to each other than forgeries by two forgers, on average over signers."""
-    signers = SyntheticSigners(30, seed=4, genuine=1, forgeries=5)
-    vectors = describe_hog(signers.set.ink(size=(96, 192))).reshape(30, 6, -1)[:, 1:]
-    same, other = np.linalg.norm(vectors[:, 0] - vectors[:, 4], axis=1), np.linalg.norm(vectors[:, 0] - vectors[:, 1], axis=1)
+    forged = crowd[1][:, 8:]
+    same, other = np.linalg.norm(forged[:, 0] - forged[:, 4], axis=1), np.linalg.norm(forged[:, 0] - forged[:, 1], axis=1)
     assert same.mean() < other.mean() - 0.02
 
 
@@ -225,12 +231,13 @@ def test_a_bent_stroke_is_an_arc_of_its_circle():
     assert synthetic._arcs(np.array([(10, 0), (-10, 0.1)], float), 1.0) == pytest.approx(np.zeros(2))      # a cusp
 
 
-def test_forgers_take_their_time_and_genuine_signers_do_not_repeat_every_stroke():
-    signers = SyntheticSigners(40, seed=6, genuine=6, forgeries=4)
-    lasts = {kind: np.mean([signers.strokes(s, kind, k)[-1][-1, 2] for s in range(40) for k in range(4)]) for kind in KINDS}
+def test_forgers_take_their_time_and_genuine_signers_do_not_repeat_every_stroke(crowd):
+    table, _ = crowd
+    lasts = table["strokes"].map(lambda strokes: strokes[-1][-1, 2]).groupby(table["kind"]).mean()
     assert lasts["skilled"] > 1.2 * lasts["genuine"]
-    counts = [{len(signers.strokes(s, "genuine", k)) for k in range(6)} for s in range(40)]
-    assert 4 <= sum(len(count) > 1 for count in counts) <= 36                     # some do now and then, some never
+    genuine = table[(table["kind"] == "genuine") & (table["index"] < 6)]
+    counts = genuine["strokes"].map(len).groupby(genuine["signer"]).nunique()
+    assert 4 <= (counts > 1).sum() <= 36                     # some do now and then, some never
 
 
 def test_where_nothing_is_pressed_nothing_is_drawn():

@@ -20,6 +20,8 @@ from signver_kit.training import (Augmentation, BatchSource, OneCycle, PKSampler
                                   pair_eers, pipeline_speed, precision, read_model_folder, round_to_half, save_checkpoint, save_model,
                                   steepest_fall)
 
+from conftest import MANY_THREADS
+
 LABELS = np.concatenate([np.repeat(np.arange(5), 6), -np.repeat(np.arange(5), 4) - 1])
 IMAGES = np.random.default_rng(0).integers(0, 256, (len(LABELS), 16, 24), dtype=np.uint8)
 FAST = TrainConfig(epochs=3, steps_per_epoch=2, signers_per_batch=3, genuine=3, forgeries=1)
@@ -265,7 +267,7 @@ SCRIPT = textwrap.dedent("""
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals")
 def test_killed_and_resumed_ends_with_the_same_bits(tmp_path):
     """Networks with batch statistics, dropout and a loss's own head, in float32 and bfloat16; two steps an epoch, three epochs each."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    env = {**MANY_THREADS, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     # In the middle of float32's second epoch; then, float32 done, while bfloat16 writes a checkpoint (float32 has written four by then at most).
     runs = [("whole", "never"), ("cut", "step 4"), ("cut", "write 6"), ("cut", "never")]
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(runs)], env=env, capture_output=True, text=True)
