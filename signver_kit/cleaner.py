@@ -228,7 +228,7 @@ class CleaningConfig:
     every: int = 200                     # steps between looks at the validation pairs, each followed by a checkpoint
     seed: int = 42
 
-
+# %% ../nbs/11_cleaner.ipynb #windowsource
 class WindowSource:
     """Training batches from a pool of clean signatures, made one ahead in a thread. `batch(n)` → (dirty, clean) darkness float32 `(B, h, w, 1)`; B is a multiple of `echo`."""
 

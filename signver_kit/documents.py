@@ -179,8 +179,7 @@ def lift_ink(source):
 # %% ../nbs/05_documents.ipynb #dirt
 @dataclass(frozen=True)
 class Dirt:
-    """How signatures are dirtied: the probability of each kind of dirt, [0, 1], and amounts as (least, most). Pixels are those of a picture whose longer
-    side is `side`. ValueError for what cannot be."""
+    """How signatures are dirtied: probabilities of kinds of dirt, amounts as (least, most), in pixels of a picture whose longer side is `side`. Raises ValueError."""
     lines: float = 0.6                  # ruled lines, the first long, the others shorter
     line_count: tuple = (1, 3)
     line_width: tuple = (0.7, 3.2)      # pixels

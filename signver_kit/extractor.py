@@ -126,9 +126,7 @@ class MetricExtractor:
         return embed(self.model, stack, batch_size, progress, self.config.views)
 
     def describe(self, images, batch_size=64, progress=False):
-        """What the matcher compares, a `Description`: embeddings (where weights are loaded), and maps of local descriptors, which were never trained and need none.
-
-        It names the extractor by the sha256 in the card, so that no matcher mistakes one network's embeddings for another's; a model that was never saved has no name."""
+        """A `Description` for the matcher: maps of local descriptors, which need no weights, and, where weights are loaded, embeddings with their extractor's sha256."""
         images = list(images)
         maps = _maps(images, self.config or ExtractorConfig(), progress)
         return Description(maps, self.extract(images, batch_size, progress), self.card.get("sha256")) if self.model else Description(maps)

@@ -339,10 +339,22 @@ def _fitting(models, k: int, kind: str) -> EvidenceModel:
 SHIPPED_MATCHER = Path(__file__).parent / "models" / "extractor" / "matcher.json" if "__file__" in globals() else None
 
 
-class EvidenceMatcher:
-    """Verdicts on descriptions. models: EvidenceModels, as `load` reads them; kind: local, global, fused, or None: fused where there are embeddings, else local.
+def _read_matcher(path):
+    "(models, card) of a matcher's file."
+    if path is None or not path.is_file():
+        raise FileNotFoundError(f"there is no matcher file {path}: fit one with fusion.fit_matcher and save it, or give the path of one")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return [EvidenceModel.from_dict(one) for one in stored["models"]], {name: value for name, value in stored.items() if name != "models"}
 
-    card["extractor_sha256"], where there is one, names the extractor that the weights were fitted for; see `check_extractor`."""
+
+def _refuse_foreign(found, fitted):
+    if found and fitted and found != fitted:
+        raise ValueError(f"embeddings must be of the extractor that the matcher was fitted for (sha256 of its weights {fitted[:12]}…), got those of {found[:12]}…: "
+                         "load the matcher of this extractor, fit one with fusion.synthetic_matcher, or do without embeddings: Matcher(kind='local').load()")
+
+# %% ../nbs/13_matcher.ipynb #evidencematcher
+class EvidenceMatcher:
+    """Verdicts on descriptions. models: EvidenceModels, as `load` reads them; kind: local, global, fused, or None: fused where there are embeddings, else local."""
 
     def __init__(self, models=(), kind: str | None = None):
         if kind is not None:
@@ -351,11 +363,7 @@ class EvidenceMatcher:
 
     def load(self, path=None) -> EvidenceMatcher:
         "Read the weights of the evidence from a JSON file, by default the one shipped with the package. Returns itself."
-        path = Path(path) if path is not None else SHIPPED_MATCHER
-        if path is None or not path.is_file():
-            raise FileNotFoundError(f"there is no matcher file {path}: fit one with fusion.fit_matcher and save it, or give the path of one")
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        self.models, self.card = [EvidenceModel.from_dict(one) for one in stored["models"]], {name: value for name, value in stored.items() if name != "models"}
+        self.models, self.card = _read_matcher(Path(path) if path is not None else SHIPPED_MATCHER)
         return self
 
     def save(self, path, card: dict | None = None) -> Path:
@@ -370,18 +378,12 @@ class EvidenceMatcher:
         return _fitting(self.models, k, kind or self.kind or "fused")
 
     def check_extractor(self, *descriptions: Description) -> None:
-        """ValueError when the embeddings of these descriptions are of two extractors, or of another than the matcher was fitted for.
-
-        What does not say is accepted: embeddings of your own making or an unsaved model's (`Description.extractor` None), a matcher without that entry in its card."""
-        found, fitted = Description.one_extractor(descriptions), self.card.get("extractor_sha256")
-        if found and fitted and found != fitted:
-            raise ValueError(f"embeddings must be of the extractor that the matcher was fitted for (sha256 of its weights {fitted[:12]}…), got those of {found[:12]}…: "
-                             "load the matcher of this extractor, fit one with fusion.synthetic_matcher, or do without embeddings: Matcher(kind='local').load()")
+        "ValueError when embeddings are of two extractors, or not of the one that card[\"extractor_sha256\"] names; who does not say (None) is accepted."
+        _refuse_foreign(Description.one_extractor(descriptions), self.card.get("extractor_sha256"))
 
     def explain(self, questioned: Description, references: Description, threshold: float | None = None) -> Verdict:
-        """One questioned signature against k references of the claimed signer, both as descriptions (`MetricExtractor.describe`).
-
-        ValueError for more than one questioned, no weights for so many references, and, but for local evidence, embeddings that `check_extractor` refuses."""
+        """One questioned signature against k references of the claimed signer, as descriptions (`MetricExtractor.describe`).
+        ValueError for more than one questioned, no weights for so many references, and, but for local evidence, what `check_extractor` refuses."""
         if len(questioned) != 1:
             raise ValueError(f"one questioned signature at a time, got {len(questioned)}: call once for each")
         model = self.model_for(len(references), self.kind or ("fused" if questioned.embeddings is not None else "local"))
