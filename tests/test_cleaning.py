@@ -37,6 +37,6 @@ def test_smoke_verifies_before_dirty_and_cleaned(smoke):
     assert metrics["crops_per_second_150x220"] > 0 and metrics["ms_900x400"] > 0 and metrics["pairs_per_second"] > 0 and 0 < metrics["pipeline_ratio"] < 3
 
 
-def test_training_on_the_tested_is_refused(tmp_path):
+def test_training_on_the_tested_is_refused(tmp_path, in_this_process):
     with pytest.raises(BenchmarkFailed, match="name test_signers"):
         run_benchmark("cleaning", "smoke", {"own_pool": 10}, out=tmp_path / "run", progress=False)
