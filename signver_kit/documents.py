@@ -442,7 +442,7 @@ def _black_and_white(grey, clean, rng):
 def dirty_light(light, seed, index=0, dirt=None, fonts=None):
     """Dirt on a signature that has been taken off its paper (`lift_ink`): (dirty uint8, clean uint8, print bool, names of what was added), all (H, W).
 
-    What `dirty` does without looking for the ink, which takes a third of the time. light: float32 (H, W) in [0, 1]; the rest as for `dirty`."""
+    What `dirty` does, without looking for the ink again. light: float32 (H, W) in [0, 1]; the rest as for `dirty`."""
     dirt, families = _as_dirt(dirt), _families(fonts)
     printed, holes, parts = _add_print(seed, index, light.shape, dirt, families)
     dark = np.float32(_stream(seed, index, _DIRT, 11).uniform(0.6, 0.97) / 255)
