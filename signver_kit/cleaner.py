@@ -29,7 +29,7 @@ from .documents import Dirt, DirtyPairs, dirty_light, lift_ink
 from .images import NoInk, background, otsu_threshold, paper_is_dark, read_image
 from .quality import psnr, stroke_metrics
 from .synthetic import SyntheticSigners
-from .training import OneCycle, config_from, load_checkpoint, precision, read_model_folder, save_checkpoint, save_model
+from .training import OneCycle, begun_run, config_from, load_checkpoint, precision, read_model_folder, save_checkpoint, save_model
 
 # %% ../nbs/11_cleaner.ipynb #darkness
 def darkness(grey, input="flat"):
@@ -268,8 +268,8 @@ def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validatio
     training time, in place of `config.steps`. Raises FloatingPointError when the loss stops being finite, ValueError when the folder was begun with another config."""
     source = WindowSource(pool, config, input)
     last = Path(folder) / "last.npz" if folder else None
-    state = {"step": 0, "history": [], "steps": None, "config": json.loads(json.dumps(asdict(config)))}
-    begun = _begun(last, state["config"])
+    state = {"step": 0, "history": [], "steps": None, "config": json.loads(json.dumps(asdict(config) | {"input": input}))}
+    begun = begun_run(last, state["config"])
     steps = begun["steps"] if begun else _affordable(model, source, config, seconds) if seconds else config.steps
     _compile(model, config, steps)
     state = load_checkpoint(last, model) if begun else state | {"steps": steps}
@@ -289,19 +289,7 @@ def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validatio
     bar.close()
     return state["history"]
 
-# %% ../nbs/11_cleaner.ipynb #begun
-def _begun(path, config):
-    "The state of an earlier run in this folder, or None."
-    if path is None or not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as data:
-        state = json.loads(str(data["state"]))
-    changed = [f"{k} was {state['config'].get(k)!r} and is {v!r}" for k, v in config.items() if state["config"].get(k) != v]
-    if changed:
-        raise ValueError(f"a run resumes with the configuration it began with; {', '.join(changed)}: use another folder")
-    return state
-
-
+# %% ../nbs/11_cleaner.ipynb #compile
 def _compile(model, config, steps):
     if config.loss not in CLEANING_LOSSES:
         raise ValueError(f"loss must be one of {', '.join(CLEANING_LOSSES)}, got {config.loss!r}")

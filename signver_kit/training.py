@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['labels_of', 'PKSampler', 'MixedSampler', 'Augmentation', 'augment', 'BatchSource', 'OneCycle', 'TrainConfig',
            'config_from', 'make_optimizer', 'precision', 'embed', 'view_matrices', 'pair_eers', 'WeightsMismatch',
-           'save_checkpoint', 'load_checkpoint', 'make_source', 'fit', 'history_curves', 'load_initial',
+           'save_checkpoint', 'load_checkpoint', 'make_source', 'fit', 'begun_run', 'history_curves', 'load_initial',
            'LearningRateTest', 'steepest_fall', 'find_learning_rate', 'pipeline_speed', 'cross_validate',
            'aggregate_folds', 'round_to_half', 'save_model', 'read_model_folder']
 
@@ -394,8 +394,8 @@ def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, valida
     state = {"epoch": 0, "history": [], "best": math.inf, "waited": 0, "config": json.loads(json.dumps(asdict(config)))}
     last, best = (Path(folder) / n if folder else None for n in ("last.npz", "best.npz"))
     best_weights = None
-    if last and last.exists():
-        state = _resume(last, model, trainer, state["config"])
+    if begun_run(last, state["config"]):
+        state = load_checkpoint(last, model, trainer)
     elif initial is not None:
         load_initial(model, initial)
     bar = tqdm(total=config.epochs * steps, initial=state["epoch"] * steps, desc="training", unit="step", disable=not progress)
@@ -428,10 +428,15 @@ def _restore(model, trainer, weights, path):
         load_checkpoint(path, model, trainer)
 
 
-def _resume(path, model, trainer, config):
-    state = load_checkpoint(path, model, trainer)
-    changed = [f"{k} was {state['config'].get(k)!r} and is {config.get(k)!r}" for k in config if state["config"].get(k) != config.get(k)]
-    if state["config"] != config:
+def begun_run(path, config):
+    """The `state` of a run's checkpoint, None where there is none yet. ValueError when the `config` (a dict) in it is not this one."""
+    if path is None or not Path(path).exists():
+        return None
+    with np.load(path, allow_pickle=False) as data:
+        state = json.loads(str(data["state"]))
+    before = state["config"]
+    changed = [f"{k} was {before.get(k)!r} and is {config.get(k)!r}" for k in {**before, **config} if before.get(k) != config.get(k)]
+    if changed:
         raise ValueError(f"a run resumes with the configuration it began with; {', '.join(changed)}: use another folder")
     return state
 
