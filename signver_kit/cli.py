@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'DataOption', 'DebugOption', 'PICTURE_ENDINGS', 'PART_PICTURES', 'PART_PIXELS', 'train_app',
            'PresetOption', 'say', 'start_quietly', 'clear_errors', 'show_version', 'signver', 'listing',
-           'resume_command', 'default_preset', 'run_and_report', 'bench', 'open_named', 'report_values', 'data_list',
-           'data_check', 'data_download', 'disk_full', 'whole_number', 'make_and_report', 'data_make', 'is_picture',
-           'pictures_below', 'pictures_matching', 'find_pictures', 'Picture', 'count_pages', 'plan_cleaning',
-           'read_page', 'in_parts', 'clean_part', 'write_picture', 'clean_all', 'load_cleaner', 'clean_command',
-           'clean_and_report', 'out_folder', 'clean', 'train_extractor', 'train_cleaner', 'devices', 'main']
+           'resume_command', 'default_preset', 'run_and_report', 'bench', 'open_named', 'open_pages_named',
+           'page_report_values', 'report_values', 'data_list', 'data_check', 'data_download', 'disk_full',
+           'whole_number', 'make_and_report', 'data_make', 'is_picture', 'pictures_below', 'pictures_matching',
+           'find_pictures', 'Picture', 'count_pages', 'plan_cleaning', 'read_page', 'in_parts', 'clean_part',
+           'write_picture', 'clean_all', 'load_cleaner', 'clean_command', 'clean_and_report', 'out_folder', 'clean',
+           'train_extractor', 'train_cleaner', 'devices', 'main']
 
 # %% ../nbs/17_cli.ipynb #export-import-contextlib-import-errno
 import contextlib
@@ -179,6 +180,39 @@ def open_named(name: str, data):
     return datasets.open_dataset(name, data)
 
 
+def open_pages_named(name: str, data):
+    "The PageSet of a known name, or of labelled pages at that path; None when it is a set of signatures or nothing that is known."
+    from signver_kit import datasets, pages
+
+    if name in pages.PAGE_SETS:
+        kind, options = name, {"data_dir": data}
+    elif name in [known.name for known in datasets.KNOWN_SETS]:
+        return None
+    else:
+        kind, options = pages.page_format(name), {}
+    if kind in ("signverod", "tfrecord"):
+        options["on_error"] = "skip"  # a check lists what is damaged
+    return pages.open_pages(name, **options) if kind else None
+
+# %% ../nbs/17_cli.ipynb #page-report-values
+def page_report_values(report) -> dict:
+    "A PageReport as a dict for JSON; `sound` is what the exit code says."
+    values = {
+        "name": report.name,
+        "sound": report.sound,
+        "pages": report.pages,
+        "boxes": report.classes,
+        "pages_without_boxes": report.negatives,
+        "problems": report.problems.to_dict("records"),
+        "unreadable": [{"page": page, "reason": reason} for page, reason in report.unreadable],
+        "duplicates": report.duplicates.to_dict("records"),
+        "small": report.small.to_dict("records"),
+        "notes": report.notes,
+        "advice": report.advice,
+    }
+    return benchmark.plain(values, "report", {})
+
+# %% ../nbs/17_cli.ipynb #report-values
 def report_values(report) -> dict:
     "A CheckReport as a dict for JSON; `sound` is what the exit code says."
     values = {
@@ -210,17 +244,22 @@ def data_list(data: DataOption = None, debug: DebugOption = False):
 # %% ../nbs/17_cli.ipynb #data-check
 @data_app.command("check")
 def data_check(
-    name: Annotated[str, typer.Argument(help="A known set (signver data list), a folder, or a CSV.")],
+    name: Annotated[str, typer.Argument(help="A known set (signver data list), a folder, a CSV, or labelled pages.")],
     data: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     debug: DebugOption = False,
 ):
-    "Look a data set over. Counts, unreadable and duplicate images, and what gives forgeries away; exit code 1 for unusable images."
+    "Look a data set over. Counts, unreadable and duplicate images, broken boxes, and what gives forgeries away; exit code 1 for what cannot be used."
     with clear_errors(debug):
-        from signver_kit import datasets
+        from signver_kit import datasets, pages
 
-        report = datasets.check_dataset(open_named(name, data), progress=sys.stderr.isatty())
-        values = report_values(report)
+        page_set = open_pages_named(name, data)
+        if page_set is not None:
+            report = pages.check_pages(page_set, progress=sys.stderr.isatty())
+            values = page_report_values(report)
+        else:
+            report = datasets.check_dataset(open_named(name, data), progress=sys.stderr.isatty())
+            values = report_values(report)
         typer.echo(benchmark.record_text(values).rstrip() if as_json else str(report))
     raise typer.Exit(0 if values["sound"] else 1)
 
