@@ -24,18 +24,22 @@ MODULES = sorted(path for path in (ROOT / "signver_kit").glob("*.py") if not pat
 FLOORS = {
     "images": [],
     "metrics": [],
+    "boxes": [],
     "quality": ["images"],
     "classical": ["images"],
     "plots": ["metrics"],
     "descriptors": ["images"],
     "datasets": ["images"],
+    "pages": ["boxes", "datasets"],
     "synthetic": ["images", "datasets"],
     "documents": ["synthetic"],
+    "augmentation": ["documents"],
     "devices": [],
     "backbones": [],
     "losses": [],
+    "anchors": ["boxes"],
     "training": ["datasets", "devices", "losses", "metrics"],  # metrics: training stops early on the validation EER
-    "detector": ["metrics", "descriptors", "documents", "backbones", "training"],
+    "detector": ["metrics", "descriptors", "augmentation", "backbones", "anchors", "pages", "training"],
     "cleaner": ["quality", "descriptors", "documents", "backbones", "training"],
     "extractor": ["metrics", "descriptors", "documents", "backbones", "training"],
     "calibration": ["metrics"],
@@ -49,8 +53,8 @@ FLOORS = {
     "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
     "cli": ["benchmark"],
 }
-KERAS_MODULES = {"devices", "backbones", "losses", "training", "detector", "cleaner", "extractor"}
-WITHOUT_KERAS = ["images", "metrics", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher",
+KERAS_MODULES = {"devices", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor"}
+WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher",
                  "protocols", "comparisons", "fusion", "explain", "cli"]
 
 
@@ -152,9 +156,9 @@ def requirements(*extras):
 
 
 def undeclared(source, declared):
-    """Third-party imports of `source` that no requirement covers. A machine's own additions (Gaudi, other Keras backends) are optional."""
+    """Third-party imports of `source` that no requirement covers. A machine's own additions (Gaudi, OpenVINO, other Keras backends) are optional."""
     names = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "IPython": "ipykernel"}
-    top = {name.split(".")[0] for name in imports(source)} - {"signver_kit", "habana_frameworks", "torch", "jax"} - set(sys.stdlib_module_names)
+    top = {name.split(".")[0] for name in imports(source)} - {"signver_kit", "habana_frameworks", "torch", "jax", "openvino"} - set(sys.stdlib_module_names)
     return sorted(name for name in top if names.get(name, name).lower().replace("_", "-") not in declared)
 
 
