@@ -39,7 +39,9 @@ def _conv_norm(x, channels, kernel, stride, conv, norm, padding=None, relu=True)
 def _residual(x, path, stride, name):
     "ReLU(shortcut(x) + path); the shortcut projects x when the sizes differ. He et al. 2016, equations 1 and 2."
     if stride != 1 or x.shape[-1] != path.shape[-1]:
-        x = _conv_norm(x, path.shape[-1], 1, stride, f"{name}_downsample_0", f"{name}_downsample_1", relu=False)
+        if stride != 1:  # every second pixel, then 1x1: a strided 1x1 convolution of up to 8 channels corrupts memory in TensorFlow 2.21 on CPUs
+            x = layers.MaxPooling2D(1, strides=stride, data_format="channels_last", name=f"{name}_every")(x)
+        x = _conv_norm(x, path.shape[-1], 1, 1, f"{name}_downsample_0", f"{name}_downsample_1", relu=False)
     x = layers.Add(name=f"{name}_add")([x, path])
     return layers.ReLU(name=name)(x)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'FORMATS', 'MIN_CONTRAST', 'MIN_PIECE', 'MIN_SHARE', 'SignverError', 'UnreadableImage', 'NoInk',
-           'read_image', 'read_pages', 'otsu_threshold', 'background', 'paper_is_dark', 'flatten_light', 'ink_mask',
-           'to_ink', 'ink_box', 'crop_to_ink', 'place_on_canvas', 'ink_image', 'pixel_hash', 'crop_boxes',
+           'read_image', 'read_pages', 'count_pages', 'otsu_threshold', 'background', 'paper_is_dark', 'flatten_light',
+           'ink_mask', 'to_ink', 'ink_box', 'crop_to_ink', 'place_on_canvas', 'ink_image', 'pixel_hash', 'crop_boxes',
            'get_image_crops']
 
 # %% ../nbs/00_images.ipynb #export-import-hashlib-import
@@ -327,6 +327,21 @@ def read_pages(source, *, dpi=150, max_pixels=100_000_000):
         with _open_image(file, name, max_pixels) as image:
             for page in range(_page_count(image, file, name)):
                 yield _frame(image, page, "rgb", file, name, max_pixels)
+
+
+def count_pages(source, *, max_pixels=100_000_000):
+    "How many pages `read_pages` would yield, an int from 1; none is decoded, so a damaged page may still be among them. Sources and errors as for read_image."
+    if _is_array(source) or isinstance(source, Image.Image):
+        return 1
+    with _binary_file(source) as (file, name):
+        if not _looks_like_pdf(file, name):
+            with _open_image(file, name, max_pixels) as image:
+                return _page_count(image, file, name)
+        pdf = _open_pdf(file, name)
+        try:
+            return len(pdf)
+        finally:
+            pdf.close()
 
 # %% ../nbs/00_images.ipynb #otsu-threshold
 def otsu_threshold(grey, where=None):

@@ -424,11 +424,13 @@ def read_coco(labels_json, images=None, class_names=None, *, name=None):
     found = _found_images([image["file_name"] for image in content["images"]], folders, "COCO")
     labels = {one["id"]: class_name(one["name"], class_names) for one in content["categories"]}
     pages, page_of, size_of = [], {}, {}
+    own = str(dict(content.get("info") or {}).get("description")) == "signver detect"         # whose documents have several pages; COCO knows none
     for image in content["images"]:
         key, path = image["id"], found[image["file_name"]]
         size = (image.get("width") or 0, image.get("height") or 0)
-        page_of[key], size_of[key] = str(image["file_name"]), size if min(size) > 0 else _header_size(path)
-        pages.append({"page": page_of[key], "path": str(path), "width": size_of[key][0], "height": size_of[key][1], **_extras(image, _COCO_IMAGE)})
+        frame = int(image.get("page") or 1) - 1 if own else 0
+        page_of[key], size_of[key] = f"{image['file_name']}" + f" page {frame + 1}" * bool(frame), size if min(size) > 0 else _header_size(path)
+        pages.append({"page": page_of[key], "path": str(path), "frame": frame, "width": size_of[key][0], "height": size_of[key][1], **_extras(image, _COCO_IMAGE)})
     crowd = [note for note in content["annotations"] if note.get("iscrowd")]
     rows = []
     for note in (note for note in content["annotations"] if not note.get("iscrowd")):

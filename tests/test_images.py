@@ -22,6 +22,7 @@ from signver_kit.images import (
     SignverError,
     UnreadableImage,
     background,
+    count_pages,
     crop_boxes,
     crop_to_ink,
     flatten_light,
@@ -331,6 +332,20 @@ def test_truncated_pdf(cut):
     pytest.importorskip("pypdfium2")
     with pytest.raises(UnreadableImage):
         list(read_pages(PDF[:cut]))
+
+
+def test_count_pages(tmp_path):
+    pytest.importorskip("pypdfium2")
+    tiff = saved(IMAGE, "TIFF", save_all=True, append_images=[Image.fromarray(scan(seed=seed)) for seed in (1, 2)])
+    animation = saved(IMAGE, "GIF", save_all=True, append_images=[Image.fromarray(scan(seed=1))])
+    (tmp_path / "scan").write_bytes(tiff)
+    for source in (PDF, tiff, tmp_path / "scan", io.BytesIO(PDF), animation, saved(IMAGE, "PNG"), IMAGE, GREY):
+        assert count_pages(source) == len(list(read_pages(source)))
+    for bad in (b"", b"hello", PDF[:200], encrypted_pdf()):
+        with pytest.raises(UnreadableImage):
+            count_pages(bad)
+    with pytest.raises(FileNotFoundError):
+        count_pages(tmp_path / "none.png")
 
 
 def test_locked_and_broken_pdf():
