@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['MULTIPLE', 'ANCHOR_SHAPES', 'SHIPPED_DETECTOR', 'DETECTOR_RECIPES', 'Letterbox', 'page_darkness', 'DetectorConfig',
            'build_detector', 'PageBoxes', 'read_answers', 'detect_greys', 'PooledPage', 'pool_page', 'page_pool',
-           'DetectionTraining', 'PageSource', 'fit_detector', 'calibrate', 'Detector', 'read_detector',
-           'openvino_forward', 'DetectorRecipe', 'join_ink', 'recipe_ink', 'train_detector', 'calibrated']
+           'DetectionTraining', 'PageSource', 'fit_detector', 'calibrate', 'look_at', 'as_signver', 'Detector',
+           'read_detector', 'openvino_forward', 'DetectorRecipe', 'join_ink', 'recipe_ink', 'train_detector',
+           'calibrated']
 
 # %% ../nbs/10_detector.ipynb #export-import-json-import-math
 import json
@@ -245,7 +246,7 @@ class DetectionTraining:
     every: int = 250                     # steps between checkpoints
     seed: int = 42
 
-
+# %% ../nbs/10_detector.ipynb #pagesource
 class PageSource:
     """Training batches from a pool of pages, made one ahead in a thread. `batch(n)` → darkness float32 (B, h, w, 1), targets float32 (B, N, 5); a function of the seed and n."""
 
@@ -315,7 +316,7 @@ def fit_detector(model, source, *, folder=None, initial=None, progress=True):
     bar.close()
     return state["history"]
 
-
+# %% ../nbs/10_detector.ipynb #compile
 def _compile(model, config):
     optimizer = keras.optimizers.AdamW(OneCycle(config.learning_rate, config.steps, rise=0.1), weight_decay=config.weight_decay, clipnorm=config.clip_norm)
     model.compile(optimizer=optimizer, loss=DetectionLoss(config.box_loss, config.box_weight), jit_compile=jit_compile_for())
@@ -350,6 +351,19 @@ def calibrate(truths, founds, calibration=(1.0, 0.0)):
 SHIPPED_DETECTOR = Path(__file__).parent / "models" / "detector" if "__file__" in globals() else None
 
 
+def _shipped():
+    if SHIPPED_DETECTOR is None or not SHIPPED_DETECTOR.is_dir():
+        raise FileNotFoundError("this copy of signver_kit holds no detector weights: install it whole, or train some (`signver train detector --out DIR`) and "
+                                "give their folder, Detector().load(folder)")
+    return SHIPPED_DETECTOR
+
+
+def _prepared(model, engine):
+    if engine not in ("keras", "openvino"):
+        raise ValueError(f"engine must be keras or openvino, got {engine!r}")
+    return openvino_forward(model) if engine == "openvino" else None
+
+
 def _one_page(page, number=None):
     "uint8 grey (H, W) of whatever the user gave."
     try:
@@ -366,7 +380,30 @@ def _one_page(page, number=None):
             raise
         raise type(error)(f"page {number}: {error}") from error
 
+# %% ../nbs/10_detector.ipynb #look-at
+def look_at(pages, look, progress=False):
+    """`PageBoxes` of each page of an iterable, in its order; `look` takes a list of grey pages. Eight at a time, so that memory stays bounded."""
+    found, part = [], []
+    with tqdm(total=len(pages) if hasattr(pages, "__len__") else None, desc="detecting", unit="page", disable=not progress) as bar:
+        for number, page in enumerate(pages):
+            part.append(_one_page(page, number))
+            if len(part) == 8:
+                found += look(part)
+                bar.update(len(part))
+                part = []
+        found += look(part) if part else []
+        bar.update(len(part))
+    return found
 
+
+def as_signver(found, names):
+    """`(boxes, scores, classes, detections)` of one `PageBoxes` as SignVer returned them: three lists and a dictionary of arrays with a batch axis of one. Classes count from 1."""
+    numbers = [names.index(name) + 1 for name in found.classes]
+    detections = {"detection_boxes": found.boxes[None], "detection_scores": found.scores[None], "detection_classes": np.array([numbers], int),
+                  "num_detections": np.array([len(numbers)]), "detection_class_names": [list(found.classes)]}
+    return found.boxes.tolist(), found.scores.tolist(), numbers, detections
+
+# %% ../nbs/10_detector.ipynb #detector-2
 class Detector:
     """Finds signatures, initials, dates and redactions on pages: `Detector().load().detect(page)`.
 
@@ -375,63 +412,36 @@ class Detector:
     def __init__(self, detect_threshold=0.5, model=None, config=None, card=None):
         if not 0 <= detect_threshold <= 1:
             raise ValueError(f"detect_threshold must be between 0 and 1, got {detect_threshold}")
-        self.detect_threshold, self.model, self.config, self.card = detect_threshold, model, config or DetectorConfig(), card or {}
-        self.forward = None              # what runs the network, where it is not Keras
+        self.detect_threshold, self.model, self.config, self.card, self.forward = detect_threshold, model, config or DetectorConfig(), card or {}, None
 
     def load(self, path=None, engine="keras"):
-        """Load a model folder (its hash is checked); without a path, the weights shipped with the package. Returns itself.
-
-        engine: "keras", or "openvino" (`openvino_forward`), which is faster on a CPU and takes some seconds to prepare."""
-        if engine not in ("keras", "openvino"):
-            raise ValueError(f"engine must be keras or openvino, got {engine!r}")
-        if path is None and (SHIPPED_DETECTOR is None or not SHIPPED_DETECTOR.is_dir()):
-            raise FileNotFoundError("this copy of signver_kit holds no detector weights: install it whole, or train some (`signver train detector --out DIR`) and "
-                                    "give their folder, Detector().load(folder)")
-        self.model, self.config, self.card = read_detector(SHIPPED_DETECTOR if path is None else path)
-        self.forward = openvino_forward(self.model) if engine == "openvino" else None
+        """Load a model folder (its hash is checked); without a path, the weights shipped with the package. Returns itself. engine: "keras" or "openvino" (`openvino_forward`)."""
+        self.model, self.config, self.card = read_detector(path or _shipped())
+        self.forward = _prepared(self.model, engine)
         return self
 
     def save(self, path, card=None, half=False):
         """Write the model folder that `load` reads; `card` says what it was trained on and under which terms. `half`: rounded, for half the size."""
-        self._ready()
+        self._look([], 0)
         return save_model(self.model, path, asdict(self.config), {**self.card, **(card or {})}, half=half)
 
     def detect(self, img_tensor):
-        """`(boxes, scores, classes, detections)` of one page, best first: SignVer's call.
+        """`(boxes, scores, classes, detections)` of one page, best first: SignVer's call. Only what scores `detect_threshold` or more.
 
         img_tensor: a page (H, W, 3) or (H, W), or a batch of one, uint8 or float in [0, 1], array or tensor; or a path. boxes: a list of `[ymin, xmin, ymax, xmax]` in page
-        fractions; scores: a list of floats; classes: a list of ints from 1 (`detections["detection_class_names"]` names them); detections: SignVer's dictionary, of
-        arrays with a batch axis of one. Only what scores `detect_threshold` or more. Raises ValueError for another shape, RuntimeError without weights."""
-        found = self._look([_one_page(img_tensor)], self.detect_threshold)[0]
-        numbers = [self.config.classes.index(name) + 1 for name in found.classes]
-        detections = {"detection_boxes": found.boxes[None], "detection_scores": found.scores[None], "detection_classes": np.array([numbers], int),
-                      "num_detections": np.array([len(numbers)]), "detection_class_names": [list(found.classes)]}
-        return found.boxes.tolist(), found.scores.tolist(), numbers, detections
+        fractions; scores: a list of floats; classes: a list of ints from 1; detections: see `as_signver`. Raises ValueError for another shape, RuntimeError without weights."""
+        return as_signver(self._look([_one_page(img_tensor)], self.detect_threshold)[0], self.config.classes)
 
     def detect_pages(self, pages, threshold=None, progress=False):
         """`PageBoxes` of each page of an iterable, in its order: arrays as `detect` takes them, or paths; any sizes, in parts, so that memory stays bounded.
 
         threshold: instead of `detect_threshold`; 0.01 for measuring. Raises UnreadableImage (a ValueError) with the number of a page that is none."""
-        threshold, found, part = self.detect_threshold if threshold is None else threshold, [], []
-        bar = tqdm(total=len(pages) if hasattr(pages, "__len__") else None, desc="detecting", unit="page", disable=not progress)
-        for number, page in enumerate(pages):
-            part.append(_one_page(page, number))
-            if len(part) == 8:
-                found += self._look(part, threshold)
-                bar.update(len(part))
-                part = []
-        found += self._look(part, threshold)
-        bar.update(len(part))
-        bar.close()
-        return found
+        return look_at(pages, partial(self._look, threshold=self.detect_threshold if threshold is None else threshold), progress)
 
     def _look(self, greys, threshold):
-        self._ready()
-        return detect_greys(self.forward or _forward(self.model), self.config, greys, threshold) if greys else []
-
-    def _ready(self):
         if self.model is None:
             raise RuntimeError("a detector needs weights before it can work: call .load() or .load(folder) first")
+        return detect_greys(self.forward or _forward(self.model), self.config, greys, threshold)
 
 # %% ../nbs/10_detector.ipynb #read-detector
 def read_detector(folder):
@@ -479,7 +489,7 @@ DETECTOR_RECIPES = {
                            training=DetectionTraining(steps=6, batch=2, window=(192, 192), every=3)),
 }
 
-
+# %% ../nbs/10_detector.ipynb #join-ink
 def join_ink(left, right, rng):
     """One signature of two words, darkness uint8 (h, w): two pictures of darkness side by side, much of one height, the second a little higher or lower."""
     height = min(left.shape[0], right.shape[0])
@@ -506,7 +516,7 @@ def recipe_ink(recipe, data_dir=None, progress=True):
     rng = np.random.default_rng(seed)
     return ink + [join_ink(*(ink[k] for k in rng.integers(0, len(ink), 2)), rng) for _ in range(recipe.joined if ink else 0)]
 
-
+# %% ../nbs/10_detector.ipynb #train-detector
 def train_detector(recipe, folder, data_dir=None, pages=None, progress=True):
     """Train a detector by a `DetectorRecipe` (or the name of one) and write its model folder; returns the `Detector`.
 
@@ -538,7 +548,7 @@ def _to_train_on(pages):
     split = getattr(pages, "pages", {}).get("split")
     return pages if split is None or not (split == "train").any() else pages.subset((split == "train").to_numpy())
 
-
+# %% ../nbs/10_detector.ipynb #calibrated
 def calibrated(model, config, pages, progress=False):
     """A `Detector` of a trained network whose scores are calibrated on labelled `pages` that it has not seen; its card holds its figures there.
 
