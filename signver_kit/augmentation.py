@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from .documents import Dirt, dirty_light, lift_ink
+from .documents import Dirt, as_number, check_pair, dirty_light, lift_ink
 
 # %% ../nbs/05_augmentation.ipynb #moves
 @dataclass(frozen=True)
@@ -72,33 +72,15 @@ _LIMITS = {"scale": (0.05, 20), "aspect": (0.2, 5), "contrast_range": (0.05, 10)
            "lines_range": (0, 1000), "jpeg_range": (1, 100)}
 
 
-def _number(value):
-    # A finite float, or NaN for anything else.
-    try:
-        number = math.nan if isinstance(value, (bool, np.bool_, str)) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def _check_pair(name, pair, low, high, whole=False):
-    # (least, most) within limits, or a ValueError.
-    ends = [_number(end) for end in pair] if isinstance(pair, (tuple, list)) and len(pair) == 2 else [math.nan]
-    if not low <= ends[0] <= ends[-1] <= high:
-        raise ValueError(f"{name} must be a pair (least, most) within {low} to {high}, got {pair!r}")
-    if whole and any(end % 1 for end in ends):
-        raise ValueError(f"{name} must be a pair of whole numbers, got {pair!r}")
-
-
 def _check_changes(changes):
     for field in fields(changes):
         name, value = f"PageChanges.{field.name}", getattr(changes, field.name)
         if field.name in _LIMITS:
-            _check_pair(name, value, *_LIMITS[field.name], whole=field.name in ("speckle_range", "lines_range", "jpeg_range"))
+            check_pair(name, value, *_LIMITS[field.name], whole=field.name in ("speckle_range", "lines_range", "jpeg_range"))
         elif field.name in ("rotate", "shear"):
-            if not 0 <= _number(value) <= 45:
+            if not 0 <= as_number(value) <= 45:
                 raise ValueError(f"{name} must be the most degrees either way, 0 to 45, got {value!r}")
-        elif not 0 <= _number(value) <= 1:
+        elif not 0 <= as_number(value) <= 1:
             raise ValueError(f"{name} must be a number in [0, 1], got {value!r}: say how much in {field.name}_range" if f"{field.name}_range" in _LIMITS
                              else f"{name} must be a number in [0, 1], got {value!r}")
 
@@ -320,7 +302,7 @@ def _developed(image, rng, changes, paper, parts, boxes):
 # %% ../nbs/05_augmentation.ipynb #as-size
 def _as_size(size):
     wrong = ValueError(f"size must be (height, width) of the canvas, whole numbers from 8 to 20000, got {size!r}")
-    if isinstance(size, (str, int, float)) or len(size) != 2 or any(_number(side) % 1 or not 8 <= _number(side) <= 20_000 for side in size):
+    if isinstance(size, (str, int, float)) or len(size) != 2 or any(as_number(side) % 1 or not 8 <= as_number(side) <= 20_000 for side in size):
         raise wrong
     return int(size[0]), int(size[1])
 
@@ -444,9 +426,9 @@ def _write_ink(page, ink, top, left):
 
 def _check_pasting(boxes, classes, name, count, width, strength):
     _check_classes(boxes, classes)
-    _check_pair("count", count, 0, 1000, whole=True)
-    _check_pair("width", width, 0.001, 1)
-    _check_pair("strength", strength, 0.15, 1)
+    check_pair("count", count, 0, 1000, whole=True)
+    check_pair("width", width, 0.001, 1)
+    check_pair("strength", strength, 0.15, 1)
     if isinstance(classes, np.ndarray) and classes.dtype.kind in "iu" and not isinstance(name, (int, np.integer)):
         raise ValueError(f"name must be a class's number where classes are an array of numbers, got {name!r}: say name=0, for example")
 
@@ -514,7 +496,7 @@ def scribble_print(page, boxes, rng, *, count=(1, 2), kinds=("stamp", "words", "
     page: uint8 (H, W); boxes (K, 4), page fractions; count: least and most; kinds: some of stamp, words, box. ValueError."""
     page, boxes = _as_page(page).copy(), _as_fractions(boxes)
     hard = _is_black_and_white(page)
-    _check_pair("count", count, 0, 1000, whole=True)
+    check_pair("count", count, 0, 1000, whole=True)
     if not len(kinds) or isinstance(kinds, str) or not set(kinds) <= {"stamp", "words", "box"}:
         raise ValueError(f"kinds must be some of stamp, words, box, got {kinds!r}")
     for _ in range(int(rng.integers(count[0], count[1] + 1))):

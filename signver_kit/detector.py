@@ -13,8 +13,6 @@ __all__ = ['MULTIPLE', 'ANCHOR_SHAPES', 'SHIPPED_DETECTOR', 'DETECTOR_RECIPES', 
 import json
 import math
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,16 +25,16 @@ from keras import layers
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
-from .anchors import LEVELS, DetectionLoss, anchor_boxes, assign_targets, decode_boxes
+from .anchors import DetectionLoss, anchor_boxes, assign_targets, decode_boxes
 from .augmentation import PageChanges, change_page, lift_darkness, paste_ink, scribble_print
 from .backbones import build_pyramid
 from .boxes import CLASSES, detection_metrics, match_boxes, non_max_suppression
 from .datasets import open_dataset
-from .devices import choose_precision, jit_compile_for, set_seed
+from .devices import choose_precision, set_seed
 from .documents import SyntheticPages
 from .images import flatten_light, paper_is_dark, read_image
 from .synthetic import SyntheticSigners
-from .training import OneCycle, begun_run, config_from, load_checkpoint, precision, read_model_folder, save_checkpoint, save_model
+from .training import begun_run, compile_steps, config_from, fit_steps, load_checkpoint, precision, read_model_folder, save_model
 
 # %% ../nbs/10_detector.ipynb #multiple
 MULTIPLE = 32                            # of pixels: what a pyramid needs
@@ -82,7 +80,7 @@ def _on_canvas(grey, box):
     return cv2.copyMakeBorder(dark, 0, box.canvas[0] - box.size[0], 0, box.canvas[1] - box.size[1], cv2.BORDER_CONSTANT, value=0)
 
 # %% ../nbs/10_detector.ipynb #anchor-shapes
-# fitted to the boxes of 400 synthetic pages and the signatures pasted on them, see below
+# anchors.fit_shapes on the boxes of 1200 synthetic pages at 640 pixels, equally many of each class and signatures twice
 ANCHOR_SHAPES = ((1.8, 3.0), (1.3, 4.3), (0.6, 12.7), (3.0, 3.0), (1.5, 7.4), (2.3, 5.2))
 
 
@@ -218,15 +216,9 @@ def pool_page(image, boxes, classes, names=CLASSES, longest=960):
 
 
 def page_pool(pages, names=CLASSES, longest=960, progress=False):
-    """`PooledPage`s of a set of labelled pages (anything with a length, `read(i)` and `truth(i)`, such as `pages.PageSet`), or of `SyntheticPages`."""
-    pool = []
-    for i in tqdm(range(len(pages)), desc="pages", unit="page", disable=not progress):
-        if hasattr(pages, "page"):
-            made = pages.page(i)
-            pool.append(pool_page(made.image, made.boxes, made.classes, names, longest))
-        else:
-            pool.append(pool_page(pages.read(i), *pages.truth(i), names, longest))
-    return pool
+    """`PooledPage`s of a set of labelled pages: anything with a length, `read(i)` and `truth(i)`, such as `pages.PageSet` or `SyntheticPages`."""
+    return [pool_page(pages.read(i), *pages.truth(i), names, longest)
+            for i in tqdm(range(len(pages)), desc="pages", unit="page", disable=not progress)]
 
 # %% ../nbs/10_detector.ipynb #detectiontraining
 @dataclass(frozen=True)
@@ -275,15 +267,6 @@ class PageSource:
         darkness = np.stack([dark for dark, *_ in seen])[..., None] / np.float32(255)
         return darkness, np.stack([assign_targets(self.anchors, *labels) for _, *labels in seen])
 
-    def batches(self, start, stop):
-        with ThreadPoolExecutor(1) as worker:
-            ahead = worker.submit(self.batch, start)
-            for n in range(start, stop):
-                batch = ahead.result()
-                if n + 1 < stop:
-                    ahead = worker.submit(self.batch, n + 1)
-                yield batch
-
 # %% ../nbs/10_detector.ipynb #fit-detector
 def fit_detector(model, source, *, folder=None, initial=None, progress=True):
     """Train a detector's network on a `PageSource`; returns its history, a list of dicts, one every `every` steps.
@@ -294,39 +277,12 @@ def fit_detector(model, source, *, folder=None, initial=None, progress=True):
     last = Path(folder) / "last.npz" if folder else None
     state = {"step": 0, "history": [], "config": json.loads(json.dumps(asdict(config) | {"pages": len(source.pool)}))}
     begun = begun_run(last, state["config"])
-    _compile(model, config)
+    compile_steps(model, DetectionLoss(config.box_loss, config.box_weight), config, config.steps)
     if begun:
         state = load_checkpoint(last, model)
     elif initial is not None:
         model.set_weights(initial)
-    bar = tqdm(total=config.steps, initial=state["step"], desc="training the detector", unit="step", disable=not progress)
-    started, losses = time.perf_counter(), []
-    for n, (x, y) in enumerate(source.batches(state["step"], config.steps), start=state["step"] + 1):
-        losses.append(float(model.train_on_batch(x, y)))
-        model.reset_metrics()
-        bar.update(1)
-        if n % config.every == 0 or n == config.steps:
-            row = {"step": n, "loss": _finite(np.mean(losses), n), "seconds": time.perf_counter() - started}
-            state |= {"step": n, "history": [*state["history"], row]}
-            bar.set_postfix(loss=f"{row['loss']:.3f}")
-            if last:
-                last.parent.mkdir(parents=True, exist_ok=True)
-                save_checkpoint(last, model, state)
-            started, losses = time.perf_counter(), []
-    bar.close()
-    return state["history"]
-
-# %% ../nbs/10_detector.ipynb #compile
-def _compile(model, config):
-    optimizer = keras.optimizers.AdamW(OneCycle(config.learning_rate, config.steps, rise=0.1), weight_decay=config.weight_decay, clipnorm=config.clip_norm)
-    model.compile(optimizer=optimizer, loss=DetectionLoss(config.box_loss, config.box_weight), jit_compile=jit_compile_for())
-    optimizer.build(model.trainable_variables)
-
-
-def _finite(loss, step):
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss must stay finite, it became {loss} before step {step}: lower learning_rate")
-    return float(loss)
+    return fit_steps(model, source.batch, state, config.steps, config.every, folder=folder, label="training the detector", progress=progress)
 
 # %% ../nbs/10_detector.ipynb #calibrate
 def calibrate(truths, founds, calibration=(1.0, 0.0)):
@@ -356,6 +312,12 @@ def _shipped():
         raise FileNotFoundError("this copy of signver_kit holds no detector weights: install it whole, or train some (`signver train detector --out DIR`) and "
                                 "give their folder, Detector().load(folder)")
     return SHIPPED_DETECTOR
+
+
+def _ready(model):
+    if model is None:
+        raise RuntimeError("a detector needs weights before it can work: call .load() or .load(folder) first")
+    return model
 
 
 def _prepared(model, engine):
@@ -422,8 +384,7 @@ class Detector:
 
     def save(self, path, card=None, half=False):
         """Write the model folder that `load` reads; `card` says what it was trained on and under which terms. `half`: rounded, for half the size."""
-        self._look([], 0)
-        return save_model(self.model, path, asdict(self.config), {**self.card, **(card or {})}, half=half)
+        return save_model(_ready(self.model), path, asdict(self.config), {**self.card, **(card or {})}, half=half)
 
     def detect(self, img_tensor):
         """`(boxes, scores, classes, detections)` of one page, best first: SignVer's call. Only what scores `detect_threshold` or more.
@@ -439,9 +400,7 @@ class Detector:
         return look_at(pages, partial(self._look, threshold=self.detect_threshold if threshold is None else threshold), progress)
 
     def _look(self, greys, threshold):
-        if self.model is None:
-            raise RuntimeError("a detector needs weights before it can work: call .load() or .load(folder) first")
-        return detect_greys(self.forward or _forward(self.model), self.config, greys, threshold)
+        return detect_greys(self.forward or _forward(_ready(self.model)), self.config, greys, threshold)
 
 # %% ../nbs/10_detector.ipynb #read-detector
 def read_detector(folder):
@@ -557,9 +516,8 @@ def calibrated(model, config, pages, progress=False):
     twin.set_weights(model.get_weights())
     detector, truths, founds = Detector(model=twin, config=config), [], []
     for i in tqdm(range(len(pages)), desc="validation pages", unit="page", disable=not progress):
-        page = pages.page(i) if hasattr(pages, "page") else None
-        truths.append((page.boxes, page.classes) if page else pages.truth(i))
-        founds += detector.detect_pages([page.image if page else pages.read(i)], threshold=0.01)
+        truths.append(pages.truth(i))
+        founds += detector.detect_pages([pages.read(i)], threshold=0.01)
     try:
         detector.config = replace(config, calibration=calibrate(truths, founds))
     except ValueError:

@@ -249,6 +249,16 @@ def test_boxes_hug_the_pen(seed, i):
             assert max(abs(x - x0), abs(y - y0), abs(right - x1), abs(bottom - y1)) <= pen + 1
 
 
+def test_pages_are_read_and_labelled_as_other_sets_are():
+    pages = SyntheticPages(3, seed=6, dpi=60)
+    for i in (2, 0, 2, 1):
+        page, (boxes, classes) = pages.page(i), pages.truth(i)
+        assert np.array_equal(pages.read(i), page.image) and np.array_equal(boxes, page.boxes) and classes == page.classes
+    assert pages.read(1) is pages.read(1) and pages.name == "synthetic"        # made once for the picture and its labels
+    with pytest.raises(IndexError, match="there are 3"):
+        pages.read(3)
+
+
 def test_writing_is_darker_than_what_is_around_it():
     pages, faint = SyntheticPages(20, seed=8, dpi=100), []
     for page in map(pages.page, range(20)):

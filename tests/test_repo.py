@@ -32,7 +32,7 @@ FLOORS = {
     "datasets": ["images"],
     "pages": ["boxes", "datasets"],
     "synthetic": ["images", "datasets"],
-    "documents": ["synthetic"],
+    "documents": ["synthetic", "boxes"],
     "augmentation": ["documents"],
     "devices": [],
     "backbones": [],

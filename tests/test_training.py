@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from signver_kit import training
 from signver_kit.losses import SupervisedContrastiveLoss, TripletLoss
-from signver_kit.training import (Augmentation, BatchSource, OneCycle, PKSampler, TrainConfig, WeightsMismatch, aggregate_folds, augment, config_from,
+from signver_kit.training import (Augmentation, BatchSource, OneCycle, PKSampler, TrainConfig, WeightsMismatch, aggregate_folds, ahead, augment, compile_steps, config_from, fit_steps,
                                   cross_validate, embed, find_learning_rate, fit, history_curves, labels_of, load_checkpoint, load_initial, make_optimizer,
                                   pair_eers, pipeline_speed, precision, read_model_folder, round_to_half, save_checkpoint, save_model,
                                   steepest_fall)
@@ -540,3 +540,59 @@ def test_an_extra_set_may_say_what_was_written():
     for step in range(3):
         labels = source.make(0, step)[1]
         assert len(set(((labels[labels >= 3] - 3) % 3).tolist())) == 1 and len(set(labels[labels < 3].tolist())) == 2
+
+
+# ---- steps in place of epochs ----
+
+@pytest.mark.parametrize("start, stop", [(0, 5), (3, 4), (2, 2), (4, 1)])
+def test_what_is_made_ahead_comes_in_order(start, stop):
+    assert list(ahead(lambda n: n * n, start, stop)) == [n * n for n in range(start, stop)]
+
+
+def test_no_more_than_one_is_made_ahead():
+    made = []
+    for _ in ahead(made.append, 0, 6):
+        break
+    assert 1 <= len(made) <= 2
+
+
+def test_an_error_in_the_making_reaches_the_trainer():
+    def make(n):
+        if n == 2:
+            raise OSError("the disk is gone")
+        return n
+
+    seen = []
+    with pytest.raises(OSError, match="gone"):
+        for n in ahead(make, 0, 5):
+            seen.append(n)
+    assert seen == [0, 1]
+
+
+class Steps:
+    learning_rate, weight_decay, clip_norm = 0.05, 0.0, 1.0
+
+
+def line(steps=7):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    compile_steps(model, "mse", Steps, steps)
+    return model
+
+
+def points(n):
+    x = np.random.default_rng(n).normal(size=(8, 1)).astype("float32")
+    return x, 2 * x - 1
+
+
+def test_steps_are_logged_looked_at_and_kept(tmp_path):
+    looks = []
+    history = fit_steps(line(), points, {"step": 0, "history": []}, 7, 3, look=lambda: looks.append(1) or {"seen": float(len(looks))}, folder=tmp_path / "new", progress=False)
+    assert [row["step"] for row in history] == [3, 6, 7] and [row["seen"] for row in history] == [1, 2, 3]   # the last steps count, too
+    assert all(row["seconds"] >= 0 for row in history) and (tmp_path / "new" / "last.npz").is_file()
+    assert fit_steps(line(), points, {"step": 7, "history": history}, 7, 3, progress=False) == history        # nothing is left to do
+
+
+def test_steps_that_lead_nowhere_stop():
+    with pytest.raises(FloatingPointError, match="nan before step 3"):
+        fit_steps(line(), lambda n: (points(n)[0], points(n)[1] * np.float32("nan")), {"step": 0, "history": []}, 6, 3, progress=False)
