@@ -12,7 +12,6 @@ __all__ = ['CLEANING_LOSSES', 'TRAINING_DIRT', 'SHIPPED_CLEANER', 'CLEANER_RECIP
 import json
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,12 +23,12 @@ from keras import layers, ops
 from tqdm import tqdm
 
 from .datasets import open_dataset
-from .devices import choose_precision, jit_compile_for, set_seed
+from .devices import choose_precision, set_seed
 from .documents import Dirt, DirtyPairs, dirty_light, lift_ink
 from .images import NoInk, background, otsu_threshold, paper_is_dark, read_image
 from .quality import psnr, stroke_metrics
 from .synthetic import SyntheticSigners
-from .training import OneCycle, begun_run, config_from, load_checkpoint, precision, read_model_folder, save_checkpoint, save_model
+from .training import ahead, begun_run, compile_steps, config_from, fit_steps, load_checkpoint, precision, read_model_folder, save_model
 
 # %% ../nbs/11_cleaner.ipynb #darkness
 def darkness(grey, input="flat"):
@@ -49,7 +48,7 @@ def darkness(grey, input="flat"):
 class CleanerConfig:
     """What a cleaner is: everything that is needed to build it again and to feed it rightly."""
     network: str = "unet"                # unet or autoencoder
-    channels: tuple = (24, 48, 96, 128)  # U-Net: of each level, the first at half the picture's size
+    channels: tuple = (24, 48, 96, 128, 192)  # U-Net: of each level, the first at half the picture's size
     blocks: int = 1                      # U-Net: convolutions a level (two at the deepest)
     levels: int = 3                      # autoencoder: how often it halves the picture
     filters: int = 64                    # autoencoder: channels at full size, doubled at each level
@@ -156,7 +155,7 @@ def l1_ssim(truth, output, share=0.1):
 CLEANING_LOSSES = {"cross_entropy": cross_entropy, "ink_weighted": ink_weighted, "l1_ssim": l1_ssim}
 
 # %% ../nbs/11_cleaner.ipynb #training-dirt
-TRAINING_DIRT = ((0.85, Dirt(tilted=0.15, bilevel=0.2)), (0.15, Dirt.signver()))     # (share, recipe)
+TRAINING_DIRT = ((0.85, Dirt(tilted=0.15, bilevel=0.2, stamp=0.35)), (0.15, Dirt.signver()))     # (share, recipe)
 
 
 def clean_pool(signatures, limit=None, seed=0, longest=400, progress=False):
@@ -251,14 +250,7 @@ class WindowSource:
         both = np.concatenate(blocks).astype(np.float32)[..., None] / 255
         return both[:, 0], both[:, 1]
 
-    def batches(self, start, stop):
-        with ThreadPoolExecutor(1) as worker:
-            ahead = worker.submit(self.batch, start)
-            for n in range(start, stop):
-                batch = ahead.result()
-                if n + 1 < stop:
-                    ahead = worker.submit(self.batch, n + 1)
-                yield batch
+
 
 # %% ../nbs/11_cleaner.ipynb #fit-cleaner
 def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validation=(), folder=None, seconds=None, progress=True):
@@ -273,30 +265,13 @@ def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validatio
     steps = begun["steps"] if begun else _affordable(model, source, config, seconds) if seconds else config.steps
     _compile(model, config, steps)
     state = load_checkpoint(last, model) if begun else state | {"steps": steps}
-    bar = tqdm(total=steps, initial=state["step"], desc="training the cleaner", unit="step", disable=not progress)
-    started, total = time.perf_counter(), []
-    for n, (x, y) in enumerate(source.batches(state["step"], steps), start=state["step"] + 1):
-        total.append(float(model.train_on_batch(x, y)))
-        model.reset_metrics()
-        bar.update(1)
-        if n % config.every == 0 or n == steps:
-            row = {"step": n, "loss": _finite(np.mean(total), n), "seconds": time.perf_counter() - started} | _look(model, validation, input)
-            state |= {"step": n, "history": [*state["history"], row]}
-            bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k not in ("step", "seconds")})
-            if last:
-                save_checkpoint(last, model, state)
-            started, total = time.perf_counter(), []
-    bar.close()
-    return state["history"]
+    return fit_steps(model, source.batch, state, steps, config.every, look=partial(_look, model, validation, input), folder=folder, label="training the cleaner", progress=progress)
 
 # %% ../nbs/11_cleaner.ipynb #compile
 def _compile(model, config, steps):
     if config.loss not in CLEANING_LOSSES:
         raise ValueError(f"loss must be one of {', '.join(CLEANING_LOSSES)}, got {config.loss!r}")
-    rate = OneCycle(config.learning_rate, steps, rise=0.1)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, clipnorm=config.clip_norm)
-    model.compile(optimizer=optimizer, loss=CLEANING_LOSSES[config.loss], jit_compile=jit_compile_for())
-    optimizer.build(model.trainable_variables)
+    compile_steps(model, CLEANING_LOSSES[config.loss], config, steps)
 
 
 def _affordable(model, source, config, seconds):
@@ -304,17 +279,11 @@ def _affordable(model, source, config, seconds):
     twin = keras.models.clone_model(model)
     _compile(twin, config, 100)
     took = []
-    for x, y in source.batches(0, 12):
+    for x, y in ahead(source.batch, 0, 12):
         begun = time.perf_counter()
         twin.train_on_batch(x, y)
         took.append(time.perf_counter() - begun)
     return max(10, int(seconds / np.median(took[4:])))
-
-
-def _finite(loss, step):
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss must stay finite, it became {loss} before step {step}: lower learning_rate")
-    return float(loss)
 
 # %% ../nbs/11_cleaner.ipynb #scale
 def _scale(shape, config):
@@ -482,7 +451,7 @@ class CleanerRecipe:
     synthetic: int = 4000                # clean signatures of synthetic signers, four of each
     crossmedia: int = 2000               # clean signatures of the Cross-media set; 0: the set is not needed
     config: CleanerConfig = CleanerConfig()
-    training: CleaningConfig = field(default_factory=lambda: CleaningConfig(steps=6000))
+    training: CleaningConfig = field(default_factory=lambda: CleaningConfig(steps=9000))
     validation: int = 60                 # synthetic pairs by other signers, looked at on the way
 
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from signver_kit import cleaner as module
+from signver_kit import training
 from signver_kit.cleaner import (CLEANER_RECIPES, CLEANING_LOSSES, Cleaner, CleanerConfig, CleaningConfig, WindowSource, build_cleaner, clean_pool, darkness,
                                  fit_cleaner, ssim_map, train_cleaner, training_window)
 from signver_kit.documents import Dirt, DirtyPairs, dirty
 from signver_kit.images import UnreadableImage
 from signver_kit.synthetic import SyntheticSigners
-from signver_kit.training import WeightsMismatch
+from signver_kit.training import WeightsMismatch, ahead
 
 SMALL = CleanerConfig(channels=(4, 8))
 QUICK = CleaningConfig(steps=12, batch=4, window=(48, 64), sizes=(50, 80), every=4, echo=2, loss="cross_entropy")
@@ -142,7 +143,7 @@ def test_windows_of_any_size_hold_the_clean_signature(index, size, sizes):
 
 def test_a_batch_is_a_function_of_its_number_and_echoes(pool):
     a, b = WindowSource(pool, QUICK), WindowSource(pool, QUICK)
-    list(a.batches(0, 4))                                                      # another history
+    list(ahead(a.batch, 0, 4))                                                 # another history
     for n in (0, 3, 9):
         assert all(np.array_equal(x, y) for x, y in zip(a.batch(n), b.batch(n)))
     assert np.array_equal(a.batch(7)[1][2:], a.batch(3)[1][:2, :, ::-1])       # the same windows four batches later, mirrored
@@ -168,13 +169,13 @@ def fresh():
 def test_an_interrupted_run_ends_with_the_same_weights(pool, tmp_path, monkeypatch):
     whole = fresh()
     fit_cleaner(whole, pool, QUICK, progress=False)
-    stopped, save = fresh(), module.save_checkpoint
+    stopped, save = fresh(), training.save_checkpoint
 
     def stop(*arguments):
         save(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "save_checkpoint", stop)
+    monkeypatch.setattr(training, "save_checkpoint", stop)
     with pytest.raises(KeyboardInterrupt):
         fit_cleaner(stopped, pool, QUICK, folder=tmp_path, progress=False)
     monkeypatch.undo()
