@@ -659,7 +659,7 @@ def supervise(first: Record, source: Path, out: Path, asked: dict, progress: boo
         raise BenchmarkFailed(result)
     return result
 
-# %% ../nbs/16_benchmark.ipynb #format-value
+# %% ../nbs/16_benchmark.ipynb #percent
 PERCENT = re.compile(r"(?:^|_)(?:eer|frr|far|fnmr|accuracy|precision|recall)(?:_|$)")
 
 
@@ -669,7 +669,7 @@ def format_value(name: str, value) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    if PERCENT.search(name) and not name.endswith("threshold"):
+    if PERCENT.search(name) and not name.endswith("threshold") and "minutes_to_" not in name:
         return f"{100 * value:.2f} %"
     if isinstance(value, int):
         return f"{value:,}"

@@ -265,7 +265,7 @@ def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validatio
     steps = begun["steps"] if begun else _affordable(model, source, config, seconds) if seconds else config.steps
     _compile(model, config, steps)
     state = load_checkpoint(last, model) if begun else state | {"steps": steps}
-    return fit_steps(model, source.batch, state, steps, config.every, look=partial(_look, model, validation, input), folder=folder, label="training the cleaner", progress=progress)
+    return fit_steps(model, source.batch, state, steps, config.every, look=partial(_look, pairs=validation, input=input), folder=folder, label="training the cleaner", progress=progress)
 
 # %% ../nbs/11_cleaner.ipynb #compile
 def _compile(model, config, steps):

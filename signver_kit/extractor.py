@@ -64,12 +64,12 @@ def build_extractor(config=ExtractorConfig(), policy="float32"):
 
 # %% ../nbs/12_extractor.ipynb #train-extractor
 def train_extractor(dataset, train, validation, config=ExtractorConfig(), training=TrainConfig(), *, loss="supcon", loss_options=None,
-                    extra=None, validation_set=None, folder=None, initial=None, policy=None, progress=True):
+                    extra=None, validation_set=None, folder=None, initial=None, policy=None, look=None, progress=True):
     """Train an extractor on the signers `train` of a `SignatureSet`, keeping the epoch that is best on the signers `validation`.
 
     Returns `(model, history)`. `folder` keeps checkpoints: call again with it to resume. `policy=None` takes the precision that
     pays on this device. `extra`: a further `SignatureSet` whose signers are all trained on (synthetic ones, say). `validation_set`: the set that the validation
-    signers are of, if another; in one set, signers in both lists are refused. `initial`: weights to start from (a model folder or a checkpoint)."""
+    signers are of, if another; in one set, signers in both lists are refused. `initial`: weights to start from (a model folder or a checkpoint). `look`: see `fit`."""
     shared = sorted(set(train) & set(validation))
     if shared and validation_set in (None, dataset):
         raise ValueError(f"training and validation signers must be different people, got {len(shared)} in both ({', '.join(shared[:5])}): split by signer")
@@ -78,7 +78,7 @@ def train_extractor(dataset, train, validation, config=ExtractorConfig(), traini
     parts = [dataset.subset(train), (validation_set or dataset).subset(validation), extra]
     first, second, third = (part and _training_arrays(part, config) for part in parts)
     history = fit(model, make_loss(loss, **(loss_options or {})), *first[:2], training, extra=third, validation=second[:2], folder=folder, initial=initial,
-                  progress=progress)
+                  look=look, progress=progress)
     return model, history
 
 

@@ -386,14 +386,14 @@ def make_source(images, labels, config, extra=None):
     return BatchSource(np.concatenate([images, extra[0]]), both, mixed, config.augmentation)
 
 # %% ../nbs/09_training.ipynb #fit
-def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, validation=None, folder=None, initial=None, progress=True):
+def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, validation=None, folder=None, initial=None, look=None, progress=True):
     """Train an embedding model; return its history and leave the best weights in it.
 
     `images` uint8 `(N, H, W)`, `labels` int `(N,)` (see `labels_of`); `validation`: `(images, labels)` of *other signers*, whose EER picks the epoch
     to keep and stops the run; without it the last epoch stays. `folder`: where `last.npz` and `best.npz` are kept; a run that finds them there
     goes on from them, to the same bits on a CPU. `extra`: `(images, labels)`, or `(images, labels, groups)` (see `PKSampler`), of further training signers, numbered from 0 by themselves, of whom every
     batch takes `config.extra_signers_per_batch`. `initial`: trained weights to start from (see `load_initial`), unless the folder holds a run to go on with.
-    Returns a list of dicts, one an epoch. `config` must be the one that the folder was begun with."""
+    `look(model)`: a dict of further figures of an epoch, whose making is not in its `seconds`. Returns a list of dicts, one an epoch. `config` must be the one that the folder was begun with."""
     source = make_source(images, labels, config, extra)
     trainer = _trainer(model, loss, source.labels)
     steps = _prepare(trainer, loss, config, labels)
@@ -409,6 +409,7 @@ def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, valida
         row = _train_epoch(trainer, source, state["epoch"], steps, bar)
         if validation is not None:
             row |= pair_eers(embed(model, validation[0]), validation[1])
+        row |= look(model) if look else {}
         state, improved = _after_epoch(state, row, _monitored(row, config.monitor) if validation is not None else -row["epoch"])
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k == "loss" or k.endswith("eer")})
         if improved:
@@ -460,8 +461,8 @@ def compile_steps(model, loss, config, steps):
     optimizer.build(model.trainable_variables)
 
 
-def fit_steps(model, make, state, steps, every, *, look=dict, folder=None, label="training", progress=True):
-    """Train a compiled model on the batches `make(n)`; returns its history, a list of dicts (step, loss, seconds, and what `look()` finds), one every `every` steps.
+def fit_steps(model, make, state, steps, every, *, look=None, folder=None, label="training", progress=True):
+    """Train a compiled model on the batches `make(n)`; returns its history, a list of dicts (step, loss, seconds, and what `look(model)` finds), one every `every` steps.
 
     state: {"step", "history", …}, as a checkpoint holds it, where the run goes on. folder: keeps `last.npz`. FloatingPointError when the loss stops being finite."""
     bar = tqdm(total=steps, initial=state["step"], desc=label, unit="step", disable=not progress)
@@ -473,7 +474,7 @@ def fit_steps(model, make, state, steps, every, *, look=dict, folder=None, label
         if n % every == 0 or n == steps:
             if not math.isfinite(np.mean(losses)):
                 raise FloatingPointError(f"the loss must stay finite, it became {np.mean(losses)} before step {n}: lower learning_rate")
-            row = {"step": n, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - started} | look()
+            row = {"step": n, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - started} | (look(model) if look else {})
             state |= {"step": n, "history": [*state["history"], row]}
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name not in ("step", "seconds")})
             if folder:

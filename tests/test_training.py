@@ -587,7 +587,7 @@ def points(n):
 
 def test_steps_are_logged_looked_at_and_kept(tmp_path):
     looks = []
-    history = fit_steps(line(), points, {"step": 0, "history": []}, 7, 3, look=lambda: looks.append(1) or {"seen": float(len(looks))}, folder=tmp_path / "new", progress=False)
+    history = fit_steps(line(), points, {"step": 0, "history": []}, 7, 3, look=lambda model: looks.append(model.count_params()) or {"seen": float(len(looks))}, folder=tmp_path / "new", progress=False)
     assert [row["step"] for row in history] == [3, 6, 7] and [row["seen"] for row in history] == [1, 2, 3]   # the last steps count, too
     assert all(row["seconds"] >= 0 for row in history) and (tmp_path / "new" / "last.npz").is_file()
     assert fit_steps(line(), points, {"step": 7, "history": history}, 7, 3, progress=False) == history        # nothing is left to do
@@ -596,3 +596,13 @@ def test_steps_are_logged_looked_at_and_kept(tmp_path):
 def test_steps_that_lead_nowhere_stop():
     with pytest.raises(FloatingPointError, match="nan before step 3"):
         fit_steps(line(), lambda n: (points(n)[0], points(n)[1] * np.float32("nan")), {"step": 0, "history": []}, 6, 3, progress=False)
+
+
+def test_figures_of_ones_own_join_the_history_of_epochs(tmp_path):
+    plain = tiny_model()
+    expected = fit(plain, TripletLoss(), IMAGES, LABELS, FAST, progress=False)
+    model = tiny_model()
+    history = fit(model, TripletLoss(), IMAGES, LABELS, FAST, folder=tmp_path, look=lambda seen: {"weights": seen.count_params(), "own": seen is model}, progress=False)
+    assert [row["weights"] for row in history] == [model.count_params()] * len(history) and all(row["own"] for row in history)
+    assert [row["loss"] for row in history] == [row["loss"] for row in expected]      # looking changes nothing
+    assert json.loads(str(np.load(tmp_path / "last.npz")["state"]))["history"] == history
