@@ -15,7 +15,7 @@ from PIL import Image
 from test_cli import assert_refused, files_of, hear_ctrl_c, subprocess_environment
 from typer.testing import CliRunner
 
-from signver_kit import cli
+from signver_kit import batch, cli
 from signver_kit.cleaner import Cleaner
 from signver_kit.documents import DirtyPairs
 from signver_kit.images import UnreadableImage
@@ -49,7 +49,7 @@ def idle(tmp_path, monkeypatch):
             calls.append(len(pictures))
             return [pixels / np.float32(255) for pixels in pictures]
 
-    monkeypatch.setattr(cli, "load_cleaner", lambda weights: Idle())
+    monkeypatch.setattr(batch, "load_cleaner", lambda weights: Idle())
     monkeypatch.chdir(tmp_path)
     run = lambda *words: invoke("clean", *words)  # noqa: E731
     run.calls = calls
@@ -301,8 +301,8 @@ def test_weights_that_cannot_be_read(trained, tmp_path, monkeypatch, damage, pat
 def test_memory_stays_bounded(idle, monkeypatch):
     for number in range(9):
         write(f"in/{number}.png", np.full((10, 10 + 90 * (number == 4)), number, np.uint8))
-    monkeypatch.setattr(cli, "PART_PICTURES", 3)
-    monkeypatch.setattr(cli, "PART_PIXELS", 500)
+    monkeypatch.setattr(batch, "PART_PICTURES", 3)
+    monkeypatch.setattr(batch, "PART_PIXELS", 500)
     assert idle("in", "--out", "out").exit_code == 0
     assert idle.calls == [3, 1, 1, 3, 1]  # the fifth picture is larger than a part may be, and goes alone
     assert all((read(f"out/{number}.png") == number).all() for number in range(9))
@@ -318,7 +318,7 @@ def test_a_picture_that_the_network_chokes_on_is_named(idle, monkeypatch):
                 raise RuntimeError("the graph\nhas an edge")
             return [pixels / np.float32(255) for pixels in pictures]
 
-    monkeypatch.setattr(cli, "load_cleaner", lambda weights: Choosy())
+    monkeypatch.setattr(batch, "load_cleaner", lambda weights: Choosy())
     result = idle("in", "--out", "out")
     assert result.exit_code == 1 and result.stdout.startswith("3 cleaned, 0 already there, 1 failed") and names("out") == ["0.png", "1.png", "3.png"]
     assert result.stderr == "failed: in/2.png: the graph has an edge\n"

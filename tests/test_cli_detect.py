@@ -17,7 +17,7 @@ from test_cli import assert_refused, files_of, hear_ctrl_c, subprocess_environme
 from test_cli_clean import invoke, names, read, stop_after, write
 from test_images import encrypted_pdf
 
-from signver_kit import cli
+from signver_kit import batch, cli
 from signver_kit.images import UnreadableImage, crop_boxes, read_image
 from signver_kit.pages import read_coco
 
@@ -49,8 +49,8 @@ class Fixed:
 def detect(tmp_path, monkeypatch):
     "A function that runs `signver detect` in an empty folder, with the detector `Fixed` and weights whose hash is the name given with --weights."
     fixed = Fixed()
-    monkeypatch.setattr(cli, "load_detector", lambda weights: fixed)
-    monkeypatch.setattr(cli, "weights_hash", lambda kind, weights: str(weights))
+    monkeypatch.setattr(batch, "load_detector", lambda weights: fixed)
+    monkeypatch.setattr(batch, "weights_hash", lambda kind, weights: str(weights))
     monkeypatch.chdir(tmp_path)
     run = lambda *words: invoke("detect", *words)  # noqa: E731
     run.fixed = fixed
@@ -146,14 +146,14 @@ def test_labels_are_drawn_for_the_size_of_the_page():
     for shape in ((1, 1), (30, 20), (1000, 700, 3), (3508, 2480, 3)):
         found = Boxes(np.array([[0, 0, 0.02, 0.1], [0.5, 0.9, 0.6, 1.0], [0.97, 0.2, 1, 0.6]]), np.array([0.99, 0.7, 0.5]), ("signature", "date", "Größe"))
         before = np.full(shape, 255, np.uint8)
-        drawn = cli.draw_boxes(before, found)
+        drawn = batch.draw_boxes(before, found)
         assert drawn.shape == (*shape[:2], 3) and drawn.dtype == np.uint8 and (before == 255).all()
         for box, name in zip(found.boxes, found.classes):
             row, column = min(round(box[0] * shape[0]), shape[0] - 1), min(round((box[1] + box[3]) / 2 * shape[1]), shape[1] - 1)
-            colour = cli.CLASS_COLOURS.get(name, (60, 60, 60))
+            colour = batch.CLASS_COLOURS.get(name, (60, 60, 60))
             assert shape == (1, 1) or tuple(drawn[row, column]) == colour or shape[0] == 30  # on small pages the labels cover the frames
     label = drawn[int(0.02 * 3508) + 5:160, :700]  # no room above: below the box
-    assert (label == cli.CLASS_COLOURS["signature"]).all(-1).sum() > 5000 and (label == 255).all(-1).any()
+    assert (label == batch.CLASS_COLOURS["signature"]).all(-1).sum() > 5000 and (label == 255).all(-1).any()
 
 
 def test_classes_of_ones_own(detect):
@@ -355,16 +355,16 @@ def test_what_a_killed_run_left_is_no_obstacle(detect):
 SLOW = """
 import sys, time
 import numpy as np
-from signver_kit import cli
+from signver_kit import batch, cli
 class Found:
     boxes, scores, classes = np.array([[0.2, 0.2, 0.4, 0.6]]), np.array([0.9]), ("signature",)
 class Slow:
     def detect_pages(self, pages, threshold):
         time.sleep(0.02 * len(pages))
         return [Found()] * len(pages)
-cli.PART_PICTURES = 1
-cli.load_detector = lambda weights: Slow()
-cli.weights_hash = lambda kind, weights: "x"
+batch.PART_PICTURES = 1
+batch.load_detector = lambda weights: Slow()
+batch.weights_hash = lambda kind, weights: "x"
 cli.app(sys.argv[1:])
 """
 
@@ -390,7 +390,7 @@ def test_ctrl_c(tmp_path):
 def test_memory_stays_bounded(detect, monkeypatch):
     for number in range(5):
         page(f"in/{number}.png")
-    monkeypatch.setattr(cli, "PART_PICTURES", 2)
+    monkeypatch.setattr(batch, "PART_PICTURES", 2)
     assert detect("in", "--out", "out").exit_code == 0 and detect.fixed.calls == [2, 2, 1]
 
 
@@ -398,8 +398,8 @@ def test_the_record_takes_little_of_the_time(detect, monkeypatch):
     page("in/a.png")
     for number in range(1, 40):
         os.link("in/a.png", f"in/{number}.png")
-    saved, usual = [], cli.detections_json
-    monkeypatch.setattr(cli, "detections_json", lambda record, finished: (saved.append(len(record.pages)), time.sleep(0.05), usual(record, finished))[2])
+    saved, usual = [], batch.detections_json
+    monkeypatch.setattr(batch, "detections_json", lambda record, finished: (saved.append(len(record.pages)), time.sleep(0.05), usual(record, finished))[2])
     assert detect("in", "--out", "out", "--no-crops", "--no-pictures").exit_code == 0
     assert saved[0] == 0 and saved[-1] == 40 and len(saved) < 30  # a twentieth of the time: rarely, when it is slow
 
@@ -412,10 +412,11 @@ def small_network():
     "In place of the detector's network one of four layers, which is made, trained and read in a moment; it answers in the same shape."
     import keras
     from signver_kit import detector
+    from signver_kit.anchors import LEVELS
 
     def build(config=detector.DetectorConfig(), policy="float32"):
         page, numbers = keras.Input((None, None, 1)), len(config.classes) + 4
-        looks = [keras.layers.Conv2D(numbers * len(config.shapes), 1)(keras.layers.AveragePooling2D(2**level, padding="same")(page)) for level in detector.LEVELS]
+        looks = [keras.layers.Conv2D(numbers * len(config.shapes), 1)(keras.layers.AveragePooling2D(2**level, padding="same")(page)) for level in LEVELS]
         return keras.Model(page, keras.layers.Concatenate(axis=1)([keras.layers.Reshape((-1, numbers))(look) for look in looks]))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -448,7 +449,7 @@ def test_the_boxes_are_the_detectors(untrained, tmp_path, monkeypatch):
     assert np.array_equal(read(f"out/crops/blue-1-{classes[0]}.png")[..., ::-1], crop_boxes(pixels, found.boxes[:1])[0])
     assert content()["info"]["weights_sha256"] == json.loads((untrained / "card.json").read_text())["sha256"]
     assert summary(invoke("detect", "in", "--out", "none", "--weights", untrained, "--threshold", "1")) == (0, "3 pages looked at, 0 already there, 0 failed") and content("none")["annotations"] == []
-    monkeypatch.setattr(cli, "load_detector", lambda weights: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(batch, "load_detector", lambda weights: pytest.fail("nothing is left to do"))
     assert summary(invoke("detect", "in", "--out", "none", "--weights", untrained, "--threshold", "1")) == (0, "0 pages looked at, 3 already there, 0 failed")
 
 

@@ -51,11 +51,13 @@ FLOORS = {
     "fusion": ["comparisons", "synthetic"],  # fits matchers on trials
     "explain": ["plots", "local"],
     "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
-    "cli": ["benchmark"],
+    "console": ["devices", "images"],
+    "batch": ["console", "pipeline"],
+    "cli": ["benchmark", "batch"],
 }
 KERAS_MODULES = {"devices", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor"}
 WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher",
-                 "protocols", "comparisons", "fusion", "explain", "cli"]
+                 "protocols", "comparisons", "fusion", "explain", "console", "batch", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
