@@ -46,7 +46,7 @@ setup(
     packages=[package, f"{package}._benchmarks"],
     package_dir={package: settings["lib_path"], f"{package}._benchmarks": "benchmarks"},
     package_data={package: ["models/*/*.json", "models/*/*.h5"],
-                  f"{package}._benchmarks": ["*.ipynb", "presets/*/*.json", "published.csv"]},
+                  f"{package}._benchmarks": ["*.ipynb", "presets/*/*.json", "published*.csv"]},
     include_package_data=False,
     zip_safe=False,
 )

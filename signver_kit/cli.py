@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'train_app', 'PresetOption', 'show_version', 'signver', 'listing', 'resume_command',
-           'default_preset', 'run_and_report', 'bench', 'open_named', 'open_pages_named', 'page_report_values',
-           'report_values', 'data_list', 'data_check', 'data_download', 'make_and_report', 'data_make', 'clean',
-           'detect', 'train_extractor', 'train_cleaner', 'train_detector', 'devices', 'main']
+           'default_preset', 'run_and_report', 'compare_and_report', 'bench', 'open_named', 'open_pages_named',
+           'page_report_values', 'report_values', 'data_list', 'data_check', 'data_download', 'make_and_report',
+           'data_make', 'clean', 'detect', 'train_extractor', 'train_cleaner', 'train_detector', 'devices', 'main']
 
 # %% ../nbs/17_cli.ipynb #export-import-json-import-os
 import json
@@ -100,10 +100,25 @@ def run_and_report(name: str, preset, assignments, fast: bool, data, out, force:
         say(f"WARNING: do not quote these figures: {result.record.error}")
     return result.exit_code
 
-# %% ../nbs/17_cli.ipynb #bench
+# %% ../nbs/17_cli.ipynb #compare-and-report
+def compare_and_report(records, out, assignments) -> int:
+    "Write the comparison of records (files and folders; without any, those that the kit comes with) as one HTML file; returns the exit code."
+    from signver_kit import compare
+
+    options = dict(benchmark.parse_assignment(one) for one in assignments)
+    wrong = sorted(options.keys() - {"title", "prices"})
+    if wrong:
+        raise ValueError(benchmark.name_error("parameter of a comparison", wrong[0], ["title", "prices"]))
+    kept = benchmark.benchmarks_directory() / "results"
+    table = compare.read_records([Path(one).expanduser() for one in records or []] or ([kept] if kept.is_dir() else []))
+    typer.echo(f"{len(table)} records are compared in {compare.write_comparison(table, out or 'comparison.html', **options)}")
+    return 0
+
+
 @app.command()
 def bench(
     name: Annotated[Optional[str], typer.Argument(help="The benchmark; --list shows them.")] = None,
+    records: Annotated[Optional[list[str]], typer.Argument(metavar="RECORDS…", help="For compare only: the records to compare, files and folders.")] = None,
     preset: Annotated[Optional[str], typer.Option(help="A named set of parameters. Default: synthetic, or cedar with --data.")] = None,
     parameter: Annotated[Optional[list[str]], typer.Option("--parameter", "-p", help="key=value, overrides the preset; repeatable.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="The benchmark's fast mode, e.g. one fold only.")] = False,
@@ -120,7 +135,12 @@ def bench(
             return
         if name is None:
             raise ValueError(f"which benchmark? known: {', '.join(benchmark.list_benchmarks()) or 'none'}")
-        code = run_and_report(name, preset or default_preset(name, data), parameter or [], fast, data, out, force, debug)
+        if records and name != "compare":
+            raise ValueError(f"only compare takes records, {name} got {', '.join(records)}: a parameter is given as -p key=value")
+        if name == "compare" and (records or (out and out.suffix.lower() in (".html", ".htm"))):
+            code = compare_and_report(records, out, parameter or [])
+        else:
+            code = run_and_report(name, preset or default_preset(name, data), parameter or [], fast, data, out, force, debug)
     raise typer.Exit(code)
 
 # %% ../nbs/17_cli.ipynb #open-named

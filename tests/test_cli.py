@@ -343,3 +343,15 @@ def test_train_extractor(signver, tmp_path, monkeypatch):
     assert matcher.card["extractor_sha256"] == extractor.card["sha256"] and matcher.model_for(1, "fused").threshold > 0
     assert_refused(signver("train", "extractor", "--preset", "huge", "--out", tmp_path / "x"), "a recipe is one of default, tiny, got 'huge'")
     assert_refused(signver("train", "extractor"), "--out must name the folder")
+
+
+def test_records_are_compared_in_one_file(signver, tmp_path):
+    assert signver("bench", "toy", "--out", "runs/one").exit_code == 0
+    (tmp_path / "broken.json").write_text("{")
+    done = signver("bench", "compare", "runs", str(tmp_path / "broken.json"), "--out", "all.html", "-p", "title=Two machines")
+    assert done.exit_code == 0 and "2 records are compared in all.html" in done.stdout
+    page = Path("all.html").read_text()
+    assert "Two machines" in page and "broken.json" in page
+    assert_refused(signver("bench", "compare", "nowhere", "--out", "all.html"), "no record")
+    assert_refused(signver("bench", "compare", "runs", "-p", "tilte=x"), "did you mean 'title'")
+    assert_refused(signver("bench", "toy", "runs"), "only compare takes records")

@@ -51,13 +51,14 @@ FLOORS = {
     "fusion": ["comparisons", "synthetic"],  # fits matchers on trials
     "explain": ["plots", "local"],
     "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
+    "compare": ["benchmark"],
     "console": ["devices", "images"],
     "batch": ["console", "pipeline"],
-    "cli": ["benchmark", "batch"],
+    "cli": ["compare", "batch"],
 }
 KERAS_MODULES = {"devices", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor"}
 WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher",
-                 "protocols", "comparisons", "fusion", "explain", "console", "batch", "cli"]
+                 "protocols", "comparisons", "fusion", "explain", "compare", "console", "batch", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
@@ -333,7 +334,7 @@ def test_wheel_holds_the_package_and_the_benchmarks_only(wheel):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {f"signver_kit/{path.name}" for path in (ROOT / "signver_kit").glob("*.py")}
     package |= {str(path.relative_to(ROOT)) for path in (ROOT / "signver_kit" / "models").rglob("*") if path.suffix in {".json", ".h5"}}
-    benchmarks = [*(ROOT / "benchmarks").glob("*.ipynb"), *(ROOT / "benchmarks").glob("published.csv"), *(ROOT / "benchmarks" / "presets").glob("*/*.json")]
+    benchmarks = [*(ROOT / "benchmarks").glob("*.ipynb"), *(ROOT / "benchmarks").glob("published*.csv"), *(ROOT / "benchmarks" / "presets").glob("*/*.json")]
     assert names == package | {f"signver_kit/_benchmarks/{path.relative_to(ROOT / 'benchmarks')}" for path in benchmarks}
 
 
