@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MULTIPLE', 'ANCHOR_SHAPES', 'SHIPPED_DETECTOR', 'DETECTOR_RECIPES', 'Letterbox', 'page_darkness', 'DetectorConfig',
            'build_detector', 'PageBoxes', 'read_answers', 'detect_greys', 'PooledPage', 'pool_page', 'page_pool',
-           'DetectionTraining', 'PageSource', 'fit_detector', 'calibrate', 'look_at', 'as_signver', 'Detector',
-           'read_detector', 'openvino_forward', 'DetectorRecipe', 'join_ink', 'recipe_ink', 'train_detector',
-           'calibrated']
+           'DetectionTraining', 'empty_form', 'PageSource', 'fit_detector', 'calibrate', 'look_at', 'as_signver',
+           'Detector', 'read_detector', 'openvino_forward', 'DetectorRecipe', 'join_ink', 'recipe_ink',
+           'train_detector', 'calibrated']
 
 # %% ../nbs/10_detector.ipynb #export-import-json-import-math
 import json
@@ -224,11 +224,12 @@ def page_pool(pages, names=CLASSES, longest=960, progress=False):
 @dataclass(frozen=True)
 class DetectionTraining:
     """How a detector is trained."""
-    steps: int = 4000
+    steps: int = 8000
     batch: int = 8
     window: tuple = (512, 512)           # height, width in pixels of what is shown at a time
-    changes: PageChanges = field(default_factory=lambda: PageChanges(scale=(1.1, 2.1), crop=0.85))
+    changes: PageChanges = field(default_factory=lambda: PageChanges(scale=(0.9, 1.75), crop=0.8))
     paste: float = 0.4                   # probability that signatures are pasted onto a page
+    forms: float = 0.08                  # probability that the page gives way to an empty form, and signatures are pasted onto that, faint ones too
     distract: float = 0.3                # probability that stamps, words and frames are, which are nothing to find
     box_loss: str = "smooth_l1"          # or giou
     box_weight: float = 0.5
@@ -237,6 +238,21 @@ class DetectionTraining:
     clip_norm: float = 1.0
     every: int = 250                     # steps between checkpoints
     seed: int = 42
+
+# %% ../nbs/10_detector.ipynb #empty-form
+def empty_form(rng, size=(900, 640)):
+    """A sheet with nothing on it but paper and, mostly, the lines of a grid: grey uint8 (H, W). What forms are before anybody has signed."""
+    height, width = size
+    page = np.full(size, rng.integers(215, 256), np.uint8)
+    if rng.random() < 0.7:
+        top, left = (int(side * rng.uniform(0.02, 0.2)) for side in size)
+        bottom, right = (int(side * rng.uniform(0.7, 0.98)) for side in size)
+        thick, ink = int(rng.integers(1, 6)), int(rng.integers(0, 120))
+        for y in np.linspace(top, bottom, rng.integers(2, 8)):
+            cv2.line(page, (left, int(y)), (right, int(y)), ink, thick)
+        for x in np.linspace(left, right, rng.integers(2, 5)):
+            cv2.line(page, (int(x), top), (int(x), bottom), ink, thick)
+    return page
 
 # %% ../nbs/10_detector.ipynb #pagesource
 class PageSource:
@@ -253,9 +269,11 @@ class PageSource:
         lap, place = divmod(number, len(self.pool))
         kept = self.pool[np.random.default_rng((self.config.seed, lap)).permutation(len(self.pool))[place]]
         rng = np.random.default_rng((self.config.seed, 1, number))
-        grey, boxes, classes = kept.grey(), kept.boxes, kept.classes
-        if len(self.ink) and rng.random() < self.config.paste:
-            grey, boxes, classes = paste_ink(grey, boxes, classes, rng, self.ink, name=0)
+        grey, boxes, classes, chance = kept.grey(), kept.boxes, kept.classes, rng.random()
+        if len(self.ink) and chance < self.config.forms:
+            grey, boxes, classes = paste_ink(empty_form(rng), boxes[:0], classes[:0], rng, self.ink, count=(1, 9), name=0, low=0.5, strength=(0.25, 1.0))
+        elif len(self.ink) and chance < self.config.forms + self.config.paste:
+            grey, boxes, classes = paste_ink(grey, boxes, classes, rng, self.ink, name=0, strength=(0.35, 1.0))
         if rng.random() < self.config.distract:
             grey = scribble_print(grey, boxes, rng)
         seen = change_page(grey, boxes, classes, self.config.window, rng, self.config.changes)

@@ -221,6 +221,20 @@ def test_boxes_lie_on_ink(pool):
     assert np.median(inked) > 90
 
 
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_an_empty_form_is_paper_with_lines_and_the_same_for_a_seed(seed):
+    form = module.empty_form(np.random.default_rng(seed), (300, 200))
+    assert form.shape == (300, 200) and form.dtype == np.uint8 and np.median(form) >= 215
+    assert np.array_equal(form, module.empty_form(np.random.default_rng(seed), (300, 200)))
+
+
+def test_signatures_on_empty_forms_replace_the_page(pool, ink):
+    source = PageSource(pool, replace(QUICK, window=(256, 256), forms=1.0, distract=0.0), ANCHOR_SHAPES, ink)
+    classes = [source.example(k)[2] for k in range(8)]
+    assert all((found == 0).all() for found in classes) and max(map(len, classes)) >= 2
+
+
 def test_pages_of_other_classes_and_no_pages_are_refused(pages):
     with pytest.raises(ValueError, match="some of signature, initials, redaction, date, got stamp"):
         pool_page(pages.page(0).image, [[0, 0, 1, 1]], ["stamp"])
