@@ -114,7 +114,7 @@ def compare_and_report(records, out, assignments) -> int:
     typer.echo(f"{len(table)} records are compared in {compare.write_comparison(table, out or 'comparison.html', **options)}")
     return 0
 
-
+# %% ../nbs/17_cli.ipynb #bench
 @app.command()
 def bench(
     name: Annotated[Optional[str], typer.Argument(help="The benchmark; --list shows them.")] = None,

@@ -1340,7 +1340,6 @@ class SyntheticPages(LabelledPages):
     n: int ≥ 1; seed: int ≥ 0; dpi: dots per inch, 50 to 600; signers: how many synthetic signers sign them, those of `SyntheticSigners(signers, seed)`; kinds:
     some of `KINDS`; fonts: font files, None for `open_fonts`. ValueError for what cannot be. `.table` lists the pages, `.write` makes files.
     """
-
     name = "synthetic"
 
     def __init__(self, n, seed=0, dpi=100, signers=200, kinds=KINDS, fonts=None):
