@@ -1318,7 +1318,7 @@ def _some_of(name, values, allowed):
 class LabelledPages:
     """What training and benchmarks ask of a set of pages, `read(i)` and `truth(i)`, for sets that make `page(i)`; the page made last is kept, since they ask for both."""
 
-    name, _last = "pages", (None, None)
+    name, _last = "synthetic", (None, None)
 
     def _kept(self, i):
         if self._last[0] != i:
@@ -1340,7 +1340,6 @@ class SyntheticPages(LabelledPages):
     n: int ≥ 1; seed: int ≥ 0; dpi: dots per inch, 50 to 600; signers: how many synthetic signers sign them, those of `SyntheticSigners(signers, seed)`; kinds:
     some of `KINDS`; fonts: font files, None for `open_fonts`. ValueError for what cannot be. `.table` lists the pages, `.write` makes files.
     """
-    name = "synthetic"
 
     def __init__(self, n, seed=0, dpi=100, signers=200, kinds=KINDS, fonts=None):
         self.n, self.seed, self.signers = _whole("n", n, 1), _whole("seed", seed, 0), _whole("signers", signers, 1)
