@@ -1,10 +1,11 @@
 # make demo    a trained extractor, its error rates and plots, in minutes: on synthetic signatures, or make demo DATA=DIR on CEDAR
-# make test    everything that CI runs
+# make test    everything that CI runs, but for the next line
+# make test-gaudi-env   what computes, where Gaudi's TensorFlow can live: Python 3.10, TensorFlow 2.15, Keras 3.12, in .venv-gaudi; GAUDI_TESTS=... for some of it
 # make lab     JupyterLab on the tutorials
 # make bench   a benchmark: make bench NAME=verification PRESET=cedar DATA=path/to/data
 # make export  nbs/ -> signver_kit/        make clean-notebooks   strip what a run leaves in the notebooks
 # make readme  nbs/index.ipynb -> README.md
-# Everything is installed into .venv, which is made with PYTHON and made up to date when the requirements change.
+# Everything else is installed into .venv, which is made with PYTHON and made up to date when the requirements change.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -17,12 +18,13 @@ PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 NAME   ?= verification
 PRESET ?= synthetic
 DATA   ?=
+GAUDI_TESTS ?=
 
 # one line a setting: Keras's backend, and no C++ chatter
 export KERAS_BACKEND        ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lab bench export clean-notebooks readme
+.PHONY: help demo test test-gaudi-env lab bench export clean-notebooks readme
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -31,6 +33,9 @@ demo: $(VENV)/.kit
 
 test: $(VENV)/.kit-dev
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gaudi-env:
+	@.ci/gaudi_env.sh $(GAUDI_TESTS)
 
 lab: $(VENV)/.kit-dev
 	@$(BIN)/jupyter lab tutorials

@@ -3,15 +3,20 @@ import json
 import os
 import platform
 import random
+import re
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from signver_kit import devices
-from signver_kit.devices import Device, choose_device, choose_precision, describe, environment, find_devices, jit_compile_for, set_seed
+from signver_kit.devices import (Device, choose_device, choose_distribution, choose_precision, describe, environment, find_devices, jit_compile_for,
+                                 set_seed, start_device, tf_config_from_mpi)
 
 from conftest import MANY_THREADS
 
@@ -49,29 +54,102 @@ def test_cores_respect_a_containers_quota(tmp_path, text, limit):
     assert devices._cores(quota) == (limit or devices._cores(tmp_path / "absent"))
 
 
+def make_cards(folder, kinds, driver="1.14.0-493\n"):
+    """A folder as /sys/class/accel: number -> type, None for a device that tells no type."""
+    for number, kind in kinds.items():
+        device = folder / f"accel{number}" / "device"
+        device.mkdir(parents=True)
+        if kind:
+            (device / "device_type").write_text(kind)
+        if driver:
+            (device / "driver_ver").write_text(driver)
+    return folder
+
+
+def habana(tmp_path, *plug_ins):
+    """A module specification as importlib finds one for Habana's namespace package with these plug-ins."""
+    for name in plug_ins:
+        (tmp_path / "habana_frameworks" / name).mkdir(parents=True, exist_ok=True)
+    return lambda name: types.SimpleNamespace(submodule_search_locations=[str(tmp_path / "habana_frameworks")])
+
+
 def test_gaudi_from_the_kernels_listing(tmp_path, monkeypatch):
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)  # without Habana's framework
-    for number, kind in {0: "GAUDI2\n", 10: "GAUDI3\n", 2: "another maker's NPU\n", 3: None}.items():
-        (tmp_path / f"accel{number}" / "device").mkdir(parents=True)
-        if kind:
-            (tmp_path / f"accel{number}" / "device" / "device_type").write_text(kind)
-    found = devices._hpus(tmp_path)
-    assert [(card.name, card.index) for card in found] == [("GAUDI2", 0), ("GAUDI3", 1)]
+    monkeypatch.setattr(devices, "_output", lambda *command: None)
+    root = make_cards(tmp_path, {0: "GAUDI2\n", 10: "GAUDI3\n", 2: "another maker's NPU\n", 3: None})
+    found = devices._hpus("tensorflow", root)
+    assert [(card.name, card.index, card.driver, card.memory) for card in found] == [("GAUDI2", 0, "1.14.0-493", None), ("GAUDI3", 1, "1.14.0-493", None)]
     assert all(not card.usable and "signver_kit[gaudi]" in card.remedy for card in found)
-    assert devices._hpus(tmp_path / "absent") == []
+    assert devices._hpus("tensorflow", tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("backend, installed, usable, remedy", [
+    ("tensorflow", ["tensorflow"], True, ""), ("torch", ["torch"], True, ""), ("torch", ["tensorflow"], False, "PyTorch container"),
+    ("tensorflow", ["torch"], False, "signver_kit[gaudi]"), ("jax", ["tensorflow", "torch"], False, "KERAS_BACKEND"), (None, ["torch"], False, "KERAS_BACKEND")])
+def test_a_gaudi_card_needs_the_backends_plug_in(tmp_path, monkeypatch, backend, installed, usable, remedy):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", habana(tmp_path, *installed))
+    card, = devices._hpus(backend, make_cards(tmp_path / "sys", {0: "GAUDI"}, driver=None))
+    assert card.usable is usable and remedy in card.remedy and card.driver is None
+    assert ("not usable" in str(card)) is not usable
+
+
+def test_gaudi_memory_from_hl_smi(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", habana(tmp_path, "torch"))
+    root = make_cards(tmp_path / "sys", {0: "GAUDI", 1: "GAUDI"})
+    monkeypatch.setattr(devices, "_output", lambda *command: "32768" if command[0] == "hl-smi" else None)  # it tells of one card only
+    first, second = devices._hpus("torch", root)
+    assert (first.memory, second.memory) == (32.0, None) and "32.0 GiB, driver 1.14.0-493" in str(first)
 
 
 def test_gpu_that_only_the_driver_sees(monkeypatch):
-    listing = "NVIDIA H200, 9.0\nOld Card, [N/A]\n"
+    listing = "NVIDIA H200, 9.0, 143771, 550.90.07\nOld Card, [N/A], [N/A], 390.1\nnonsense\n"
     monkeypatch.setattr(devices, "_output", lambda *command: listing if command[0] == "nvidia-smi" else None)
     monkeypatch.setattr(devices, "_backend_gpus", lambda backend: [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     found = devices._gpus("tensorflow")
-    assert [(gpu.name, gpu.capability, gpu.usable) for gpu in found] == [("NVIDIA H200", 9.0, False), ("Old Card", None, False)]
+    assert [(gpu.name, gpu.capability, gpu.usable, gpu.driver) for gpu in found] == [("NVIDIA H200", 9.0, False, "550.90.07"), ("Old Card", None, False, "390.1")]
+    assert found[0].memory == pytest.approx(140.4, abs=0.01) and found[1].memory is None and "140.4 GiB, driver 550.90.07" in str(found[0])
     assert find_devices()[0].kind == "cpu"  # what cannot be used comes last
     with pytest.raises(RuntimeError, match=r"NVIDIA H200 is here, but.*pip install 'signver_kit\[gpu\]'"):
         choose_device("gpu")
-    monkeypatch.setattr(devices, "_backend_gpus", lambda backend: [("NVIDIA H200", 9.0)])
+    assert "no GPU" not in describe() and "not usable" in describe()
+    monkeypatch.setattr(devices, "_backend_gpus", lambda backend: [("NVIDIA H200", 9.0), ("Unheard of", None)])
     assert choose_device().kind == "gpu" and choose_device("gpu").usable and choose_precision() == "mixed_bfloat16"
+    assert [(gpu.memory and round(gpu.memory), gpu.driver) for gpu in devices._gpus("jax")] == [(140, "550.90.07"), (None, None)]
+
+
+def test_a_hidden_gpu_is_no_missing_support(monkeypatch):
+    monkeypatch.setattr(devices, "_output", lambda *command: "NVIDIA H200, 9.0, 143771, 550.90.07")
+    monkeypatch.setattr(devices, "_backend_gpus", lambda backend: [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices._gpus("torch")[0].remedy == "CUDA_VISIBLE_DEVICES hides it: unset that variable"
+
+
+def test_gpus_of_each_backend(monkeypatch):
+    """What the backends answer, from stand-ins for them."""
+    torch = types.SimpleNamespace(cuda=types.SimpleNamespace(device_count=lambda: 2, get_device_name="card {}".format, get_device_capability=lambda i: (8, i)))
+    jax = types.SimpleNamespace(devices=lambda: [types.SimpleNamespace(platform="gpu", device_kind="H200", compute_capability="9.0"),
+                                                 types.SimpleNamespace(platform="gpu", device_kind="other"), types.SimpleNamespace(platform="cpu")])
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    assert devices._backend_gpus("torch") == [("card 0", 8.0), ("card 1", 8.1)]
+    assert devices._backend_gpus("jax") == [("H200", 9.0), ("other", None)]
+    assert devices._backend_gpus(None) == []
+
+
+@pytest.mark.parametrize("answer, folder, expected", [
+    (None, False, ["nvidia-smi is not installed", "so there is no driver"]), ("", True, ["no GPU: nvidia-smi lists none", "no Gaudi: .* lists none"])])
+def test_what_is_missing_is_said(monkeypatch, tmp_path, answer, folder, expected):
+    monkeypatch.setattr(devices, "_output", lambda *command: answer)
+    monkeypatch.setattr(devices, "_backend_gpus", lambda backend: [])
+    monkeypatch.setattr(devices, "ACCELERATORS", str(tmp_path if folder else tmp_path / "absent"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    text = describe()
+    for words in expected:
+        assert re.search(words, text), text
+    assert "CUDA_VISIBLE_DEVICES" not in text and "jax" in text and "torch" in text and "distribution none" in text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES hides all" in describe()
 
 
 @pytest.mark.parametrize("kind, remedy", [("gpu", "nvidia-smi"), ("hpu", "Gaudi")])
@@ -110,6 +188,257 @@ def test_precision(monkeypatch, device, backend, onednn, policy):
 def test_jit_compile(monkeypatch, kind, backend, expected):
     monkeypatch.setattr(devices, "_backend", lambda: backend)
     assert jit_compile_for(Device(kind, "x")) is expected or jit_compile_for(Device(kind, "x")) == expected == "auto"
+
+
+def test_no_half_precision_twice_on_gaudi(monkeypatch):
+    monkeypatch.setenv("TF_BF16_CONVERSION", "full")
+    assert choose_precision(Device("hpu", "GAUDI")) == "float32"
+    with pytest.raises(ValueError, match="mixed_bfloat16 and TF_BF16_CONVERSION=full: unset"):
+        devices._refuse_two_conversions("mixed_bfloat16")
+    devices._refuse_two_conversions("float32")
+    devices._refuse_two_conversions(None)  # the current policy
+    monkeypatch.setenv("TF_BF16_CONVERSION", "0")
+    devices._refuse_two_conversions("mixed_bfloat16")
+
+
+# ---- several devices ----
+
+CLUSTER = [name for pair in devices.RANKS for name in pair] + ["TF_CONFIG"]
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """An environment without ranks and cluster; a function that sets some, and the backend."""
+    for name in CLUSTER:
+        monkeypatch.delenv(name, raising=False)
+
+    def surroundings(backend="tensorflow", gpus=0, **variables):
+        monkeypatch.setattr(devices, "_backend", lambda: backend)
+        monkeypatch.setattr(devices, "find_devices", lambda: [*(Device("gpu", "x", i) for i in range(gpus)), Device("gpu", "old", usable=False), Device("cpu", "x")])
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+    return surroundings
+
+
+TWO = tf_config_from_mpi({"PMI_RANK": "0", "PMI_SIZE": "2"})
+
+
+@pytest.mark.parametrize("kind, backend, gpus, variables, expected", [
+    ("cpu", "tensorflow", 0, {}, "none"),
+    ("cpu", "tensorflow", 0, {"TF_CONFIG": TWO}, "multi_worker"),
+    ("cpu", "tensorflow", 0, {"TF_CONFIG": " "}, "none"),
+    ("cpu", "tensorflow", 0, {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}'}, "multi_worker"),
+    ("cpu", "tensorflow", 0, {"TF_CONFIG": '{"cluster": {"worker": ["b:1"]}}', "PMI_RANK": "0", "PMI_SIZE": "2"}, "none"),  # TF_CONFIG is asked first
+    ("gpu", "tensorflow", 1, {}, "none"), ("gpu", "tensorflow", 2, {}, "mirrored"), ("gpu", "jax", 2, {}, "mirrored"), ("gpu", "torch", 2, {}, "none"),
+    ("gpu", "tensorflow", 2, {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, "multi_worker"),
+    ("hpu", "tensorflow", 0, {}, "none"), ("hpu", "torch", 0, {"PMI_RANK": "0", "PMI_SIZE": "1"}, "none"),
+    ("hpu", "tensorflow", 0, {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "8"}, "hpu"),
+    ("hpu", "tensorflow", 0, {"PMI_RANK": "1", "PMI_SIZE": "8"}, "hpu"),
+])
+def test_distribution(alone, kind, backend, gpus, variables, expected):
+    alone(backend, gpus, **variables)
+    assert choose_distribution(Device(kind, "x")) == expected
+
+
+def test_distribution_of_the_best_device(alone):
+    alone(gpus=4)
+    assert choose_distribution() == "mirrored" and choose_distribution(workers=1) == "mirrored" and choose_distribution(workers=np.int64(2)) == "multi_worker"
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_several_processes_need_tensorflow(alone, backend):
+    alone(backend, PMI_RANK="0", PMI_SIZE="8")
+    with pytest.raises(ValueError, match=f"8 under {backend}: set KERAS_BACKEND=tensorflow"):
+        choose_distribution(Device("hpu", "x"))
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])
+def test_refused_numbers_of_workers(alone, workers):
+    alone()
+    with pytest.raises(ValueError, match="workers must be a whole number from 1 up"):
+        choose_distribution(Device("cpu", "x"), workers)
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"cluster": 3}', '{"cluster": {"worker": 3}}'])
+def test_refused_tf_config(alone, text):
+    alone(TF_CONFIG=text)
+    with pytest.raises(ValueError, match="TF_CONFIG must be JSON such as .*localhost:7850"):
+        choose_distribution(Device("cpu", "x"))
+
+
+@given(st.integers(1, 4), st.integers(1, 8), st.data())
+def test_tf_config_of_all_ranks_is_one_cluster(machines, each, data):
+    hosts, size = [f"host{i}" for i in range(machines)], machines * each
+    names = data.draw(st.sampled_from(devices.RANKS))
+    configs = [json.loads(tf_config_from_mpi(dict(zip(names, (str(rank), str(size)))), hosts)) for rank in range(size)]
+    workers = configs[0]["cluster"]["worker"]
+    assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
+    assert [config["task"] for config in configs] == [{"type": "worker", "index": rank} for rank in range(size)]
+    assert len(set(workers)) == size and [worker.split(":")[0] for worker in workers] == [host for host in hosts for _ in range(each)]
+
+
+def test_tf_config_of_this_process(alone):
+    alone(OMPI_COMM_WORLD_RANK="1", OMPI_COMM_WORLD_SIZE="2")
+    assert json.loads(tf_config_from_mpi(port=5000)) == {"cluster": {"worker": ["localhost:5000", "localhost:5001"]}, "task": {"type": "worker", "index": 1}}
+    assert json.loads(tf_config_from_mpi(hosts="node"))["cluster"]["worker"] == ["node:7850", "node:7851"]
+
+
+@pytest.mark.parametrize("environ, hosts, words", [
+    ({}, ["a"], "none are set: start the command with mpirun"),
+    ({"PMI_RANK": "0"}, ["a"], "none are set"),
+    ({"PMI_RANK": "2", "PMI_SIZE": "2"}, ["a"], "0 ≤ PMI_RANK < PMI_SIZE, got '2' and '2'"),
+    ({"PMI_RANK": "-1", "PMI_SIZE": "2"}, ["a"], "got '-1'"),
+    ({"OMPI_COMM_WORLD_RANK": "one", "OMPI_COMM_WORLD_SIZE": "2"}, ["a"], "got 'one'"),
+    ({"PMI_RANK": "0", "PMI_SIZE": "3"}, ["a", "b"], "3 processes for 2 machines"),
+    ({"PMI_RANK": "0", "PMI_SIZE": "3"}, [], "3 processes for 0 machines"),
+])
+def test_refused_ranks(environ, hosts, words):
+    with pytest.raises(ValueError, match=words):
+        tf_config_from_mpi(environ, hosts)
+
+
+# ---- making a device ready; Habana's libraries and the other backends are stand-ins here ----
+
+@pytest.fixture
+def a_card(monkeypatch):
+    """A function: from now on there is a usable Gaudi card and this backend, and these modules."""
+    def set_up(backend, **modules):
+        monkeypatch.setattr(devices, "_backend", lambda: backend)
+        monkeypatch.setattr(devices, "find_devices", lambda: [Device("hpu", "GAUDI"), Device("cpu", "x")])
+        real = devices.importlib.import_module
+        modules = {name.replace("__", "."): module for name, module in modules.items()}
+        monkeypatch.setattr(devices.importlib, "import_module", lambda name: modules[name] if name in modules else real(name))
+    for name in ("TF_BF16_CONVERSION", "TF_RECIPE_CACHE_PATH", "KERAS_TORCH_DEVICE"):
+        monkeypatch.setenv(name, "")  # so that what is set here is taken back
+        monkeypatch.delenv(name)
+    return set_up
+
+
+def fake_tensorflow(monkeypatch, listed=("HPU",)):
+    config = types.SimpleNamespace(list_physical_devices=lambda kind: [kind] if kind in listed else [])
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(config=config))
+
+
+def test_gaudi_under_tensorflow(a_card, monkeypatch):
+    base_conv, steps = types.SimpleNamespace(BaseConv=object()), []
+    plug_in = types.SimpleNamespace(load_habana_module=lambda: steps.append((base_conv.Conv, os.environ["TF_RECIPE_CACHE_PATH"])))
+    a_card("tensorflow", keras__src__layers__convolutional__base_conv=base_conv, habana_frameworks__tensorflow=plug_in)
+    fake_tensorflow(monkeypatch)
+    assert start_device("hpu").kind == start_device().kind == "hpu"
+    assert steps[0][0] is base_conv.BaseConv and "gaudi-recipes" in steps[0][1]  # both set before the plug-in is loaded
+    monkeypatch.setenv("TF_RECIPE_CACHE_PATH", "/elsewhere")
+    start_device("hpu")
+    assert steps[-1][1] == "/elsewhere"
+    monkeypatch.setenv("TF_BF16_CONVERSION", "full")
+    count = len(steps)
+    with pytest.raises(ValueError, match="not from both"):
+        start_device("hpu", policy="mixed_bfloat16")
+    assert len(steps) == count
+    start_device("hpu", policy="float32")
+
+
+def test_keras_has_the_class_that_habana_needs():
+    from keras.src.layers.convolutional import base_conv
+    assert issubclass(base_conv.BaseConv, object) and base_conv.BaseConv.__name__ == "BaseConv"
+
+
+def test_a_loaded_plug_in_without_a_device_is_an_error(a_card, monkeypatch):
+    a_card("tensorflow", keras__src__layers__convolutional__base_conv=types.SimpleNamespace(BaseConv=None),
+           habana_frameworks__tensorflow=types.SimpleNamespace(load_habana_module=lambda: None))
+    fake_tensorflow(monkeypatch, listed=())
+    with pytest.raises(RuntimeError, match="lists no HPU.*hl-smi"):
+        start_device("hpu")
+
+
+class FakeRandom:
+    """Keras's random module for torch, as far as the shim touches it, and Habana's."""
+
+    def __init__(self, device):
+        self.device, self.seeds, self.generators = device, [], []
+        self.torch_seed_generator = lambda seed: self.generators.append(seed) or "generator"
+
+    def get_device(self):
+        return self.device
+
+    def draw_seed(self, seed):
+        return np.array([seed, 2**32 - 1], np.int64)
+
+    def manual_seed(self, seed):
+        self.seeds.append(seed)
+
+
+def test_gaudi_under_torch(a_card):
+    random_, core = FakeRandom("hpu:0"), types.SimpleNamespace(DEFAULT_DEVICE="cpu")
+    a_card("torch", habana_frameworks__torch__core=None, habana_frameworks__torch__hpu__random=random_,
+           keras__src__backend__torch__core=core, keras__src__backend__torch__random=random_)
+    assert start_device("hpu").kind == "hpu" and core.DEFAULT_DEVICE == "hpu" == os.environ["KERAS_TORCH_DEVICE"]
+    assert random_.torch_seed_generator(5) is None and random_.seeds == [4] and not random_.generators  # within 32 bits
+    shim = random_.torch_seed_generator
+    start_device("hpu")
+    assert random_.torch_seed_generator is shim  # put in once
+    random_.device = "cpu"
+    assert shim(6) == "generator" and random_.generators == [6] and len(random_.seeds) == 1
+
+
+def test_gaudi_under_torch_by_number(a_card, monkeypatch):
+    core = types.SimpleNamespace()
+    a_card("torch", habana_frameworks__torch__core=None, habana_frameworks__torch__hpu__random=FakeRandom("hpu"),
+           keras__src__backend__torch__core=core, keras__src__backend__torch__random=FakeRandom("hpu"))
+    monkeypatch.setenv("KERAS_TORCH_DEVICE", "hpu:3")
+    start_device("hpu")
+    assert core.DEFAULT_DEVICE == "hpu:3"
+    monkeypatch.setenv("KERAS_TORCH_DEVICE", "cuda")
+    with pytest.raises(ValueError, match="got 'cuda': unset it"):
+        start_device("hpu")
+
+
+def test_nothing_of_habanas_is_loaded_without_a_card(monkeypatch):
+    monkeypatch.setattr(devices, "_hpus", lambda backend: [])
+    monkeypatch.setattr(devices.importlib, "import_module", lambda name: pytest.fail(f"{name} was loaded"))
+    with pytest.raises(RuntimeError, match="hpu was asked for, but no Gaudi card is visible"):
+        start_device("hpu")
+    assert start_device().kind in ("cpu", "gpu")
+    monkeypatch.setattr(devices, "_hpus", lambda backend: [Device("hpu", "GAUDI", usable=False, remedy="install it")])
+    with pytest.raises(RuntimeError, match="GAUDI is here, but cannot be used: install it"):
+        start_device("hpu")
+
+
+def test_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
+    hidden = []
+    config = types.SimpleNamespace(set_visible_devices=lambda devices, kind: hidden.append((devices, kind)))
+    monkeypatch.setattr(devices, "choose_device", lambda kind: Device("cpu", "x"))
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(config=config))
+    monkeypatch.setattr(devices, "_backend", lambda: "tensorflow")
+    start_device("cpu")
+    assert hidden == [([], "GPU")]
+
+    def too_late(devices, kind):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+    config.set_visible_devices = too_late
+    with pytest.raises(RuntimeError, match="call start_device at the start"):
+        start_device("cpu")
+    start_device()  # the best device happens to be the CPU: nothing to hide
+
+    updates = {}
+    monkeypatch.setitem(sys.modules, "jax", types.SimpleNamespace(config=types.SimpleNamespace(update=updates.__setitem__), devices=lambda kind: [kind]))
+    monkeypatch.setattr(devices, "_backend", lambda: "jax")
+    start_device("cpu")
+    assert updates == {"jax_default_device": "cpu"}
+
+    core = types.SimpleNamespace()
+    monkeypatch.setattr(devices.importlib, "import_module", {"keras.src.backend.torch.core": core}.__getitem__)
+    monkeypatch.setattr(devices, "_backend", lambda: "torch")
+    monkeypatch.setenv("KERAS_TORCH_DEVICE", "cuda")
+    start_device("cpu")
+    assert core.DEFAULT_DEVICE == os.environ["KERAS_TORCH_DEVICE"] == "cpu"
+
+
+def test_asking_for_gaudi_ends_a_process_with_one_clear_line():
+    """In a process of its own, as a command would: an error, not an abort."""
+    done = subprocess.run([sys.executable, "-c", "from signver_kit.devices import start_device; start_device('hpu')"], capture_output=True, text=True)
+    if os.path.isdir(devices.ACCELERATORS):
+        pytest.skip("this machine has accelerators")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("signver_kit.devices.DeviceError: hpu was asked for, but no Gaudi card is visible")
 
 
 def test_seed_repeats_all_three_sources():
@@ -152,7 +481,8 @@ def test_environment_is_a_plain_record():
     assert stamp["backend"] == keras.backend.backend() and stamp["keras"] == keras.__version__
     assert stamp["precision"] == keras.config.dtype_policy().name and environment(precision="mixed_bfloat16")["precision"] == "mixed_bfloat16"
     assert stamp["device"] == choose_device().kind and stamp["cores"] >= 1
-    assert environment(Device("hpu", "GAUDI2"))["device_name"] == "GAUDI2"
+    card = environment(Device("hpu", "GAUDI2", memory=96.04, driver="1.14.0-493"))
+    assert (card["device_name"], card["device_memory_gib"], card["driver"]) == ("GAUDI2", 96.0, "1.14.0-493")
     del stamp["device_name"]  # a maker may call a processor "Ryzen w/ Radeon"
     assert not any(isinstance(value, str) and (os.sep in value or platform.node() in value.split()) for value in stamp.values())
 
