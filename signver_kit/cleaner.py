@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .datasets import open_dataset
 from .devices import choose_precision, set_seed
+from .distribution import on_chief, spread
 from .documents import Dirt, DirtyPairs, dirty_light, lift_ink
 from .images import NoInk, background, otsu_threshold, paper_is_dark, read_image
 from .quality import psnr, stroke_metrics
@@ -253,11 +254,13 @@ class WindowSource:
 
 
 # %% ../nbs/11_cleaner.ipynb #fit-cleaner
-def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validation=(), folder=None, seconds=None, progress=True):
+def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validation=(), folder=None, seconds=None, strategy=None, progress=True):
     """Train a cleaner on a pool of clean signatures; returns its history, a list of dicts, one every `config.every` steps.
 
     validation: `DirtyPair`s of other signers (PSNR and stroke F are reported). folder: keeps `last.npz`; a run that finds it goes on from it. seconds: a budget of
-    training time, in place of `config.steps`. Raises FloatingPointError when the loss stops being finite, ValueError when the folder was begun with another config."""
+    training time, in place of `config.steps`. strategy: train on all its devices (see `distribution`). Raises FloatingPointError when the loss stops being finite, ValueError when the folder was begun with another config."""
+    if seconds and strategy is not None:
+        raise ValueError("a budget of seconds is for one device, got a strategy as well: give config.steps")
     source = WindowSource(pool, config, input)
     last = Path(folder) / "last.npz" if folder else None
     state = {"step": 0, "history": [], "steps": None, "config": json.loads(json.dumps(asdict(config) | {"input": input}))}
@@ -265,7 +268,9 @@ def fit_cleaner(model, pool, config=CleaningConfig(), *, input="flat", validatio
     steps = begun["steps"] if begun else _affordable(model, source, config, seconds) if seconds else config.steps
     _compile(model, config, steps)
     state = load_checkpoint(last, model) if begun else state | {"steps": steps}
-    return fit_steps(model, source.batch, state, steps, config.every, look=partial(_look, pairs=validation, input=input), folder=folder, label="training the cleaner", progress=progress)
+    team = spread(model, strategy, gather=config.loss == "ink_weighted")  # the others are means over the pixels
+    return fit_steps(model, source.batch, state, steps, config.every, look=partial(_look, pairs=validation, input=input), folder=folder, label="training the cleaner", team=team,
+                     progress=progress)
 
 # %% ../nbs/11_cleaner.ipynb #compile
 def _compile(model, config, steps):
@@ -472,10 +477,11 @@ def recipe_pool(recipe, data_dir=None, progress=True):
     return pool
 
 # %% ../nbs/11_cleaner.ipynb #train-cleaner
-def train_cleaner(recipe, folder, data_dir=None, progress=True):
+def train_cleaner(recipe, folder, data_dir=None, strategy=None, progress=True):
     """Train a cleaner by a `CleanerRecipe` (or the name of one) and write its model folder; returns the `Cleaner`.
 
-    `folder/work` keeps the checkpoint: call again to resume. Needs the Cross-media set in `data_dir` where the recipe takes it. ValueError for an unknown name."""
+    `folder/work` keeps the checkpoint: call again to resume. Needs the Cross-media set in `data_dir` where the recipe takes it. strategy: train on all its devices
+    (see `distribution`); the chief writes, the others return None. ValueError for an unknown name."""
     if isinstance(recipe, str):
         if recipe not in CLEANER_RECIPES:
             raise ValueError(f"a recipe is one of {', '.join(CLEANER_RECIPES)}, got {recipe!r}")
@@ -485,7 +491,12 @@ def train_cleaner(recipe, folder, data_dir=None, progress=True):
     set_seed(recipe.training.seed)
     model = build_cleaner(recipe.config, choose_precision())
     history = fit_cleaner(model, pool, recipe.training, input=recipe.config.input, validation=[pairs[k] for k in range(recipe.validation)],
-                          folder=Path(folder) / "work", progress=progress)
+                          folder=Path(folder) / "work", strategy=strategy, progress=progress)
+    return on_chief(strategy, lambda: _finished(model, recipe, history, folder))
+
+
+def _finished(model, recipe, history, folder):
+    "Write the model folder of a trained network."
     crossmedia = recipe.crossmedia > 0
     card = {"trained_on": ["synthetic"] + ["crossmedia"] * crossmedia, "recipe": asdict(recipe), "validation": history[-1],
             "terms": "Apache-2.0; trained on synthetic signers" + " and on Cross-media Signatures (MIT)" * crossmedia}

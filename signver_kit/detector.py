@@ -31,6 +31,7 @@ from .backbones import build_pyramid
 from .boxes import CLASSES, detection_metrics, match_boxes, non_max_suppression
 from .datasets import open_dataset
 from .devices import choose_precision, set_seed
+from .distribution import on_chief, spread
 from .documents import SyntheticPages
 from .images import flatten_light, paper_is_dark, read_image
 from .synthetic import SyntheticSigners
@@ -280,17 +281,17 @@ class PageSource:
         to_pixels = np.tile(self.config.window, 2)
         return page_darkness(seen.image), seen.boxes * to_pixels, np.asarray(seen.classes, int), seen.ignored * to_pixels
 
-    def batch(self, n):
-        seen = [self.example(n * self.config.batch + k) for k in range(self.config.batch)]
+    def batch(self, n, rows=slice(None)):
+        seen = [self.example(n * self.config.batch + k) for k in range(self.config.batch)[rows]]
         darkness = np.stack([dark for dark, *_ in seen])[..., None] / np.float32(255)
         return darkness, np.stack([assign_targets(self.anchors, *labels) for _, *labels in seen])
 
 # %% ../nbs/10_detector.ipynb #fit-detector
-def fit_detector(model, source, *, folder=None, initial=None, progress=True):
+def fit_detector(model, source, *, folder=None, initial=None, strategy=None, progress=True):
     """Train a detector's network on a `PageSource`; returns its history, a list of dicts, one every `every` steps.
 
-    folder: keeps `last.npz`; a run that finds it goes on from it. initial: weights to begin with (a list as `get_weights` gives), to train on from.
-    Raises FloatingPointError when the loss stops being finite, ValueError when the folder was begun with another configuration."""
+    folder: keeps `last.npz`; a run that finds it goes on from it. initial: weights to begin with (a list as `get_weights` gives), to train on from. strategy: train on
+    all its devices (see `distribution`), each worker makes its own pages. Raises FloatingPointError when the loss stops being finite, ValueError when the folder was begun with another configuration."""
     config = source.config
     last = Path(folder) / "last.npz" if folder else None
     state = {"step": 0, "history": [], "config": json.loads(json.dumps(asdict(config) | {"pages": len(source.pool)}))}
@@ -300,7 +301,10 @@ def fit_detector(model, source, *, folder=None, initial=None, progress=True):
         state = load_checkpoint(last, model)
     elif initial is not None:
         model.set_weights(initial)
-    return fit_steps(model, source.batch, state, config.steps, config.every, folder=folder, label="training the detector", progress=progress)
+    team = spread(model, strategy)
+    own = team.rows(config.batch)
+    return fit_steps(model, lambda n: (*source.batch(n, own), config.batch), state, config.steps, config.every, folder=folder, label="training the detector", team=team,
+                     progress=progress)
 
 # %% ../nbs/10_detector.ipynb #calibrate
 def calibrate(truths, founds, calibration=(1.0, 0.0)):
@@ -494,11 +498,12 @@ def recipe_ink(recipe, data_dir=None, progress=True):
     return ink + [join_ink(*(ink[k] for k in rng.integers(0, len(ink), 2)), rng) for _ in range(recipe.joined if ink else 0)]
 
 # %% ../nbs/10_detector.ipynb #train-detector
-def train_detector(recipe, folder, data_dir=None, pages=None, progress=True):
+def train_detector(recipe, folder, data_dir=None, pages=None, strategy=None, progress=True):
     """Train a detector by a `DetectorRecipe` (or the name of one) and write its model folder; returns the `Detector`.
 
     `folder/work` keeps the checkpoint: call again to resume. pages: a set of labelled pages to train on beside the synthetic ones (`pages.PageSet`).
-    What the set itself keeps for testing is not trained on. Needs the Cross-media set in `data_dir` where the recipe takes it. ValueError for an unknown name."""
+    What the set itself keeps for testing is not trained on. Needs the Cross-media set in `data_dir` where the recipe takes it. strategy: train on all its devices
+    (see `distribution`); the chief calibrates and writes, the others return None. ValueError for an unknown name."""
     if isinstance(recipe, str):
         if recipe not in DETECTOR_RECIPES:
             raise ValueError(f"a recipe is one of {', '.join(DETECTOR_RECIPES)}, got {recipe!r}")
@@ -510,7 +515,13 @@ def train_detector(recipe, folder, data_dir=None, pages=None, progress=True):
     source = PageSource(pool, recipe.training, recipe.config.shapes, recipe_ink(recipe, data_dir, progress))
     set_seed(seed)
     model = build_detector(recipe.config, choose_precision())
-    history = fit_detector(model, source, folder=Path(folder) / "work", progress=progress)
+    history = fit_detector(model, source, folder=Path(folder) / "work", strategy=strategy, progress=progress)
+    return on_chief(strategy, lambda: _finished(model, recipe, history, folder, pages, progress))
+
+
+def _finished(model, recipe, history, folder, pages, progress):
+    "Calibrate a trained network and write its model folder."
+    seed = recipe.training.seed
     detector = calibrated(model, recipe.config, SyntheticPages(recipe.validation, seed=seed + 2, dpi=150, signers=recipe.signers), progress)
     crossmedia = recipe.crossmedia > 0
     card = {"trained_on": ["synthetic"] + ["crossmedia"] * crossmedia + [getattr(pages, "name", "pages of your own")] * (pages is not None),

@@ -18,6 +18,7 @@ from .backbones import build_backbone
 from .datasets import open_dataset
 from .descriptors import Description, describe_local
 from .devices import choose_precision, set_seed
+from .distribution import on_chief
 from .images import ink_image
 from .losses import make_loss
 from .synthetic import SyntheticSigners
@@ -64,12 +65,12 @@ def build_extractor(config=ExtractorConfig(), policy="float32"):
 
 # %% ../nbs/12_extractor.ipynb #train-extractor
 def train_extractor(dataset, train, validation, config=ExtractorConfig(), training=TrainConfig(), *, loss="supcon", loss_options=None,
-                    extra=None, validation_set=None, folder=None, initial=None, policy=None, look=None, progress=True):
+                    extra=None, validation_set=None, folder=None, initial=None, policy=None, look=None, strategy=None, progress=True):
     """Train an extractor on the signers `train` of a `SignatureSet`, keeping the epoch that is best on the signers `validation`.
 
     Returns `(model, history)`. `folder` keeps checkpoints: call again with it to resume. `policy=None` takes the precision that
     pays on this device. `extra`: a further `SignatureSet` whose signers are all trained on (synthetic ones, say). `validation_set`: the set that the validation
-    signers are of, if another; in one set, signers in both lists are refused. `initial`: weights to start from (a model folder or a checkpoint). `look`: see `fit`."""
+    signers are of, if another; in one set, signers in both lists are refused. `initial`: weights to start from (a model folder or a checkpoint). `look`, `strategy`: see `fit`."""
     shared = sorted(set(train) & set(validation))
     if shared and validation_set in (None, dataset):
         raise ValueError(f"training and validation signers must be different people, got {len(shared)} in both ({', '.join(shared[:5])}): split by signer")
@@ -78,7 +79,7 @@ def train_extractor(dataset, train, validation, config=ExtractorConfig(), traini
     parts = [dataset.subset(train), (validation_set or dataset).subset(validation), extra]
     first, second, third = (part and _training_arrays(part, config) for part in parts)
     history = fit(model, make_loss(loss, **(loss_options or {})), *first[:2], training, extra=third, validation=second[:2], folder=folder, initial=initial,
-                  look=look, progress=progress)
+                  look=look, strategy=strategy, progress=progress)
     return model, history
 
 
@@ -175,10 +176,11 @@ RECIPES = {
 }
 
 # %% ../nbs/12_extractor.ipynb #train-recipe
-def train_recipe(recipe, folder, data_dir=None, progress=True):
+def train_recipe(recipe, folder, data_dir=None, strategy=None, progress=True):
     """Train an extractor by a `Recipe` (or the name of one) and write its model folder; returns the `MetricExtractor`.
 
     `folder/work` keeps checkpoints and rendered ink: call again to resume. Needs the Cross-media set in `data_dir` where the recipe takes it.
+    strategy: train on all its devices (see `distribution`); the chief writes, the others return None.
     The same folder with another recipe is refused by `fit`. ValueError for an unknown name."""
     if isinstance(recipe, str):
         if recipe not in RECIPES:
@@ -192,10 +194,15 @@ def train_recipe(recipe, folder, data_dir=None, progress=True):
         if part is not None:
             part.ink(size=config.input_size, input=config.input, cache_dir=work / "ink", progress=progress)
     model, history = train_extractor(learners, learners.signers, steering.signers, config, recipe.training, loss=recipe.loss, loss_options=recipe.loss_options,
-                                     extra=extra, validation_set=steering, folder=work, progress=progress)
+                                     extra=extra, validation_set=steering, folder=work, strategy=strategy, progress=progress)
+    return on_chief(strategy, lambda: _finished(model, recipe, history, folder))
+
+
+def _finished(model, recipe, history, folder):
+    "Write the model folder of a trained network."
     best = min(history, key=lambda row: row["skilled_eer"])
     card = {"trained_on": ["synthetic"] + ["crossmedia"] * recipe.crossmedia, "recipe": asdict(recipe), "epochs": len(history), "steering": best,
             "terms": "Apache-2.0; trained on synthetic signers" + " and on Cross-media Signatures (MIT)" * recipe.crossmedia}
-    extractor = MetricExtractor(model, config)
+    extractor = MetricExtractor(model, recipe.config)
     extractor.save(folder, card, half=True)
     return extractor.load(folder)

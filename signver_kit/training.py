@@ -29,6 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .devices import jit_compile_for
+from .distribution import spread
 from .images import SignverError
 from .losses import encode_labels
 from .metrics import eer
@@ -349,13 +350,13 @@ def _trainer(model, loss, labels):
     return trainer
 
 
-def _train_epoch(model, source, epoch, steps, bar):
-    started, images = time.perf_counter(), 0
-    model.reset_metrics()  # so that what train_on_batch returns at the end is this epoch's mean loss
+def _train_epoch(team, source, epoch, steps, bar):
+    started, images, total = time.perf_counter(), 0, 0.0
     for x, y in source.batches(epoch, steps):
-        loss = float(model.train_on_batch(x, y))
+        total += len(x) * team.train_on_batch(x, y)
         images += len(x)
         bar.update(1)
+    loss = total / images
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss must stay finite, it became {loss} in epoch {epoch + 1}: lower learning_rate or set clip_norm")
     seconds = time.perf_counter() - started
@@ -386,14 +387,16 @@ def make_source(images, labels, config, extra=None):
     return BatchSource(np.concatenate([images, extra[0]]), both, mixed, config.augmentation)
 
 # %% ../nbs/09_training.ipynb #fit
-def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, validation=None, folder=None, initial=None, look=None, progress=True):
+def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, validation=None, folder=None, initial=None, look=None, strategy=None,
+        progress=True):
     """Train an embedding model; return its history and leave the best weights in it.
 
     `images` uint8 `(N, H, W)`, `labels` int `(N,)` (see `labels_of`); `validation`: `(images, labels)` of *other signers*, whose EER picks the epoch
     to keep and stops the run; without it the last epoch stays. `folder`: where `last.npz` and `best.npz` are kept; a run that finds them there
     goes on from them, to the same bits on a CPU. `extra`: `(images, labels)`, or `(images, labels, groups)` (see `PKSampler`), of further training signers, numbered from 0 by themselves, of whom every
     batch takes `config.extra_signers_per_batch`. `initial`: trained weights to start from (see `load_initial`), unless the folder holds a run to go on with.
-    `look(model)`: a dict of further figures of an epoch, whose making is not in its `seconds`. Returns a list of dicts, one an epoch. `config` must be the one that the folder was begun with."""
+    `look(model)`: a dict of further figures of an epoch, whose making is not in its `seconds`. `strategy`: train on all
+    its devices (see `distribution`); the chief looks and writes, all return the same. Returns a list of dicts, one an epoch. `config` must be the one that the folder was begun with."""
     source = make_source(images, labels, config, extra)
     trainer = _trainer(model, loss, source.labels)
     steps = _prepare(trainer, loss, config, labels)
@@ -404,17 +407,20 @@ def fit(model, loss, images, labels, config=TrainConfig(), *, extra=None, valida
         state = load_checkpoint(last, model, trainer)
     elif initial is not None:
         load_initial(model, initial)
-    bar = tqdm(total=config.epochs * steps, initial=state["epoch"] * steps, desc="training", unit="step", disable=not progress)
+    team = spread(trainer, strategy)
+    state = team.agree(state)
+    bar = tqdm(total=config.epochs * steps, initial=state["epoch"] * steps, desc="training", unit="step", disable=not (progress and team.chief))
     while state["epoch"] < config.epochs and state["waited"] < config.patience:
-        row = _train_epoch(trainer, source, state["epoch"], steps, bar)
-        if validation is not None:
+        row = _train_epoch(team, source, state["epoch"], steps, bar)
+        team.pull()
+        if validation is not None and team.chief:
             row |= pair_eers(embed(model, validation[0]), validation[1])
-        row |= look(model) if look else {}
+        row = team.agree(row | (look(model) if look and team.chief else {}))
         state, improved = _after_epoch(state, row, _monitored(row, config.monitor) if validation is not None else -row["epoch"])
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k == "loss" or k.endswith("eer")})
         if improved:
             best_weights = model.get_weights()
-        for path in [best] * improved + [last] if last else []:
+        for path in [best] * improved + [last] if last and team.chief else []:
             save_checkpoint(path, model, state, trainer)
     bar.close()
     _restore(model, trainer, best_weights, best)
@@ -461,23 +467,27 @@ def compile_steps(model, loss, config, steps):
     optimizer.build(model.trainable_variables)
 
 
-def fit_steps(model, make, state, steps, every, *, look=None, folder=None, label="training", progress=True):
-    """Train a compiled model on the batches `make(n)`; returns its history, a list of dicts (step, loss, seconds, and what `look(model)` finds), one every `every` steps.
+def fit_steps(model, make, state, steps, every, *, look=None, folder=None, label="training", team=None, progress=True):
+    """Train a compiled model on the batches `make(n)`, which `train_on_batch` takes; returns its history, a list of dicts (step, loss, seconds, and what `look(model)` finds), one every `every` steps.
 
-    state: {"step", "history", …}, as a checkpoint holds it, where the run goes on. folder: keeps `last.npz`. FloatingPointError when the loss stops being finite."""
-    bar = tqdm(total=steps, initial=state["step"], desc=label, unit="step", disable=not progress)
+    state: {"step", "history", …}, as a checkpoint holds it, where the run goes on. folder: keeps `last.npz`. team: the model's trainer (`distribution.spread`), where it
+    trains on several devices; the chief looks and writes. FloatingPointError when the loss stops being finite."""
+    team = team or spread(model)
+    state = team.agree(state)
+    bar = tqdm(total=steps, initial=state["step"], desc=label, unit="step", disable=not (progress and team.chief))
     started, losses = time.perf_counter(), []
-    for n, (x, y) in enumerate(ahead(make, state["step"], steps), start=state["step"] + 1):
-        losses.append(float(model.train_on_batch(x, y)))
-        model.reset_metrics()
+    for n, batch in enumerate(ahead(make, state["step"], steps), start=state["step"] + 1):
+        losses.append(team.train_on_batch(*batch))
         bar.update(1)
         if n % every == 0 or n == steps:
             if not math.isfinite(np.mean(losses)):
                 raise FloatingPointError(f"the loss must stay finite, it became {np.mean(losses)} before step {n}: lower learning_rate")
-            row = {"step": n, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - started} | (look(model) if look else {})
+            row = {"step": n, "loss": float(np.mean(losses)), "seconds": time.perf_counter() - started}
+            team.pull()
+            row = team.agree(row | (look(model) if look and team.chief else {}))
             state |= {"step": n, "history": [*state["history"], row]}
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name not in ("step", "seconds")})
-            if folder:
+            if folder and team.chief:
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 save_checkpoint(Path(folder) / "last.npz", model, state)
             started, losses = time.perf_counter(), []

@@ -113,10 +113,10 @@ def test_training_improves_on_its_own_signers(signers, tmp_path):
     config = TrainConfig(epochs=3, steps_per_epoch=20, signers_per_batch=6, learning_rate=3e-3)
     part = signers.subset(names[:6])
     ink, labels = part.ink(size=SMALL.input_size), labels_of(part.table)[0]
-    model, history = train_extractor(signers, names[:6], names[6:], SMALL, config, folder=tmp_path, progress=False)
+    model, history = train_extractor(signers, names[:6], names[6:], SMALL, config, folder=tmp_path, policy="float32", progress=False)
     assert {"loss", "skilled_eer", "random_eer"} <= set(history[0]) and history[-1]["loss"] < history[0]["loss"]
     assert pair_eers(embed(model, ink), labels)["random_eer"] < pair_eers(embed(build_extractor(SMALL), ink), labels)["random_eer"] - 0.05
-    again, same = train_extractor(signers, names[:6], names[6:], SMALL, config, folder=tmp_path, progress=False)  # finished: nothing to do
+    again, same = train_extractor(signers, names[:6], names[6:], SMALL, config, folder=tmp_path, policy="float32", progress=False)  # finished: nothing to do
     assert same == history and all(np.array_equal(a, b) for a, b in zip(model.get_weights(), again.get_weights()))
     assert asdict(SMALL)["input"] == "binarised"
 
