@@ -17,6 +17,7 @@ from typing import Annotated, Optional
 import typer
 
 from . import images
+from .devices import DeviceError
 from .images import SignverError
 
 # %% ../nbs/16_console.ipynb #say
@@ -42,7 +43,7 @@ def clear_errors(debug: bool = False):
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise
-    except (SignverError, ValueError, OSError, ImportError) as problem:
+    except (SignverError, DeviceError, ValueError, OSError, ImportError) as problem:
         if debug:
             raise
         say(f"error: {problem}")

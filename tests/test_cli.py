@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from signver_kit import __version__
 from signver_kit.benchmark import read_record
-from signver_kit.cli import app
+from signver_kit.cli import app, sweep_assignment
 from signver_kit.synthetic import SyntheticSigners
 
 
@@ -355,3 +355,36 @@ def test_records_are_compared_in_one_file(signver, tmp_path):
     assert_refused(signver("bench", "compare", "nowhere", "--out", "all.html"), "no record")
     assert_refused(signver("bench", "compare", "runs", "-p", "tilte=x"), "did you mean 'title'")
     assert_refused(signver("bench", "toy", "runs"), "only compare takes records")
+
+
+def test_a_device_that_is_absent_is_refused_in_one_line(signver, tmp_path):
+    assert_refused(signver("train", "cleaner", "--preset", "tiny", "--device", "hpu", "--out", tmp_path / "mine"), "hpu was asked for, but no Gaudi card is visible")
+    assert_refused(signver("train", "cleaner", "--preset", "tiny", "--device", "abacus", "--out", tmp_path / "mine"), "a device is 'cpu', 'gpu' or 'hpu', got 'abacus'")
+    assert_refused(signver("train", "detector", "--preset", "tiny", "--device", "cpu", "--distribute", "--out", tmp_path / "mine"), "got one cpu: leave --distribute out")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_sweep_is_a_grid():
+    assert sweep_assignment([]) == []
+    assert sweep_assignment(["batch=16,32", "precision=float32,mixed_bfloat16"]) == ['grid={"batch": [16, 32], "precision": ["float32", "mixed_bfloat16"]}']
+    for wrong in (["batch"], ["batch="], ["=16"], ["batch=1", "batch=2"]):
+        with pytest.raises(ValueError, match="--sweep takes a parameter and its values"):
+            sweep_assignment(wrong)
+
+
+def test_a_benchmark_without_a_grid_takes_no_sweep(signver):
+    assert_refused(signver("bench", "toy", "--sweep", "batch=16,32"), "grid")
+
+
+def test_export_refuses_in_one_line(signver, tmp_path):
+    assert_refused(signver("export", "cleaner"), "--out must name the folder")
+    assert_refused(signver("export", "matcher", "--out", tmp_path), "a model must be one of extractor, cleaner, detector")
+    assert_refused(signver("export", "cleaner", "--format", "coreml", "--out", tmp_path), "a format must be one of")
+    assert_refused(signver("export", "cleaner", "--size", "160", "--out", tmp_path), r"--size \(its width\) must be a whole number")
+    assert_refused(signver("export", "cleaner", "--weights", tmp_path / "none", "--out", tmp_path), "none")
+
+
+def test_export_writes_a_checked_file(signver, tmp_path):
+    done = signver("export", "cleaner", "--format", "saved_model", "--out", tmp_path / "made")
+    assert done.exit_code == 0 and "largest difference" in done.stdout and (tmp_path / "made" / "cleaner_saved_model").is_dir()
+    assert_refused(signver("export", "cleaner", "--format", "saved_model", "--out", tmp_path / "made"), "is there already")

@@ -35,13 +35,16 @@ FLOORS = {
     "documents": ["synthetic", "boxes"],
     "augmentation": ["documents"],
     "devices": [],
+    "distribution": ["devices", "images"],
     "backbones": [],
     "losses": [],
     "anchors": ["boxes"],
-    "training": ["datasets", "devices", "losses", "metrics"],  # metrics: training stops early on the validation EER
+    "training": ["datasets", "distribution", "losses", "metrics"],  # metrics: training stops early on the validation EER
     "detector": ["metrics", "descriptors", "augmentation", "backbones", "anchors", "pages", "training"],
     "cleaner": ["quality", "descriptors", "documents", "backbones", "training"],
     "extractor": ["metrics", "descriptors", "documents", "backbones", "training"],
+    "export": ["detector", "cleaner", "extractor"],
+    "throughput": ["detector", "cleaner", "extractor"],
     "calibration": ["metrics"],
     "local": ["metrics", "descriptors"],
     "matcher": ["calibration", "local"],
@@ -54,9 +57,9 @@ FLOORS = {
     "compare": ["benchmark"],
     "console": ["devices", "images"],
     "batch": ["console", "pipeline"],
-    "cli": ["compare", "batch"],
+    "cli": ["compare", "batch", "export"],
 }
-KERAS_MODULES = {"devices", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor"}
+KERAS_MODULES = {"devices", "distribution", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor", "export", "throughput"}
 WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher",
                  "protocols", "comparisons", "fusion", "explain", "compare", "console", "batch", "cli"]
 
@@ -354,7 +357,7 @@ def test_wheel_says_what_it_needs(wheel):
         assert "signver = signver_kit.cli:app" in archive.read(f"{info}/entry_points.txt").decode()
         assert any(name.startswith(info) and name.endswith("LICENSE") for name in archive.namelist())
     assert about["Requires-Python"] in {">=3.10,<3.14", "<3.14,>=3.10"}
-    assert set(about.get_all("Provides-Extra")) == {"dev", "app", "openvino", "gpu", "gaudi"}
+    assert set(about.get_all("Provides-Extra")) == {"dev", "app", "openvino", "export", "gpu", "gaudi"}
     assert about["Description-Content-Type"] == "text/markdown"
     needs = [need for need in about.get_all("Requires-Dist") if "extra ==" not in need]
     assert {re.split(r"[\[<>=!~; ]", need)[0].lower() for need in needs} == requirements()
