@@ -42,7 +42,7 @@ def _pick(rng, items):
 
 _FAMILIES = (("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"), ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic"),
              ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique"), ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic"),
-             ("cmr10", "cmb10", "cmti10"), ("cmss10", "cmss10", "cmss10"), ("cmtt10", "cmtt10", "cmtt10"))
+             ("cmr10", "cmb10", "STIXGeneralItalic"), ("cmss10", "cmss10", "cmss10"), ("cmtt10", "cmtt10", "cmtt10"))
 _STYLES = ("regular", "bold", "italic")
 
 

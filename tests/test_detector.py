@@ -300,7 +300,7 @@ def test_one_page_can_be_learned(pages):
     keras.utils.set_random_seed(0)
     config = DetectorConfig(width=16, pyramid=16, depth=1, longest=256)
     model = build_detector(config)
-    training = DetectionTraining(steps=120, batch=1, window=(256, 256), changes=module.PageChanges.none(), paste=0.0, distract=0.0, learning_rate=5e-3)
+    training = DetectionTraining(steps=80, batch=1, window=(256, 256), changes=module.PageChanges.none(), paste=0.0, distract=0.0, learning_rate=5e-3)
     fit_detector(model, PageSource([pool_page(page.image, page.boxes, page.classes)], training, config.shapes), progress=False)
     found = Detector(model=model, config=config).detect_pages([page.image], threshold=0.01)
     assert detection_metrics([(page.boxes, page.classes)], found)["map50"] > 0.6

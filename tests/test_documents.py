@@ -314,6 +314,15 @@ def test_resolution_scales_the_page(i):
     assert np.abs(coarse.boxes - fine.boxes).max() < 0.006
 
 
+def test_open_fonts_are_those_of_every_supported_matplotlib():
+    """Later versions bring more, cmti10 among them: a page set in one of those could not be drawn with an earlier version."""
+    serif, sans, stix = ("", "-Bold", "-Italic", "-BoldItalic"), ("", "-Bold", "-Oblique", "-BoldOblique"), ("", "Bol", "Italic", "BolIta")
+    in_3_10 = {f"DejaVuSerif{style}" for style in serif} | {f"{face}{style}" for face in ("DejaVuSans", "DejaVuSansMono") for style in sans} | \
+              {f"STIXGeneral{style}" for style in stix} | {"cmb10", "cmr10", "cmss10", "cmtt10"}
+    faces = [Path(face) for family in open_fonts() for face in family]
+    assert {face.stem for face in faces} <= in_3_10 and all(face.is_file() for face in faces)
+
+
 def test_own_fonts():
     face = open_fonts()[1][2]
     other = SyntheticPages(3, seed=6, dpi=60, fonts=[face]).page(0)
