@@ -22,6 +22,7 @@ import numpy as np
 from keras import layers, ops
 from tqdm import tqdm
 
+from .backbones import BatchNormalization
 from .datasets import open_dataset
 from .devices import choose_precision, set_seed
 from .distribution import on_chief, spread
@@ -61,7 +62,7 @@ class CleanerConfig:
 
 def _conv(x, channels, kernel=3, stride=1):
     x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    return layers.ReLU()(BatchNormalization(momentum=0.9)(x))
 
 
 def _log_odds(x):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from .backbones import build_backbone
+from .backbones import BatchNormalization, build_backbone
 from .datasets import open_dataset
 from .descriptors import Description, describe_local
 from .devices import choose_precision, set_seed
@@ -55,7 +55,7 @@ def build_extractor(config=ExtractorConfig(), policy="float32"):
         stack = [(c, 3) for c in config.extra_channels] + ([(config.grid_channels, 1)] if config.head == "grid" else [])
         for channels, size in stack:
             x = layers.Conv2D(channels, size, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-            x = layers.BatchNormalization(momentum=0.9)(x)
+            x = BatchNormalization(momentum=0.9)(x)
             x = layers.ReLU()(x) if size == 3 else x
         x = layers.Flatten()(x) if config.head == "grid" else layers.GlobalAveragePooling2D()(x)
         x = layers.Dropout(config.dropout)(x) if config.dropout else x
