@@ -129,14 +129,19 @@ def augment(ink, rng, config=Augmentation()):
 
 # %% ../nbs/09_training.ipynb #ahead
 def ahead(make, start, stop):
-    """`make(n)` for n from `start` up to `stop`, each made in a thread while its forerunner is in use."""
-    with ThreadPoolExecutor(1) as worker:
-        coming = worker.submit(make, start) if start < stop else None
-        for n in range(start, stop):
-            made = coming.result()
-            if n + 1 < stop:
-                coming = worker.submit(make, n + 1)
-            yield made
+    """`make(n)` for n from `start` up to `stop`, each made in a thread while its forerunner is in use. OpenCV's own threads rest meanwhile."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # small pictures gain nothing by them, and the network wants the cores
+    try:
+        with ThreadPoolExecutor(1) as worker:
+            coming = worker.submit(make, start) if start < stop else None
+            for n in range(start, stop):
+                made = coming.result()
+                if n + 1 < stop:
+                    coming = worker.submit(make, n + 1)
+                yield made
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class BatchSource:

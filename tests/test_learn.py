@@ -1,0 +1,113 @@
+"""The tutorials' exercises: each check accepts the folded answer and refuses three dots and the common mistakes; a notebook is graded as a learner left it."""
+import json
+import re
+
+import nbformat
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from signver_kit.images import SignverError, to_ink
+from signver_kit.learn import EXERCISES, RESULTS_FILE, Result, check, exercise, find_tutorial, grade, grade_and_report, look_at
+from signver_kit.metrics import eer, far_frr
+
+TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9]*.ipynb"))
+WRONG = {
+    "02.1": [2 / 8, 3 / 13, 37.5, 0.2, 0.4, "3/8", None],
+    "02.2": [0.5, lambda g, f, t: (np.mean(np.array(f) < t), np.mean(np.array(g) >= t)), lambda g, f, t: (np.mean(np.array(g) > t), np.mean(np.array(f) <= t)),
+             lambda g, f, t: (sum(d <= t for d in f) / (len(f) + len(g)), sum(d > t for d in g) / (len(f) + len(g))), lambda g, f, t: (np.mean(np.array(f) <= t), np.mean(np.array(g) >= t))],
+    "02.3": [0.94, 0.9, 0.908, 97.2, 0.98],
+    "02.4": [10_000, 300, 300_000, 3],
+    "03.1": [0.92, 1.0, 0.04, 24, 0.5],
+    "03.2": [lambda s: s, lambda s: s / 255, lambda s: s - np.median(s), lambda s: (s - s.mean()) / s.std(), lambda s: to_ink(s, input="masked"), lambda s: np.zeros_like(s),
+             lambda s: s.astype(float) / np.median(s), "binarised"],
+    "03.3": ["label_shuffle_eer", "background_auc", "questioned_only_auc", 4],
+    "14.1": [{1, 2, 3, 4, 5}, {2, 3, 5}, set(), {2, 3, 4, 5, 8}, {2, 3, 4, 5, 6}, 2, {2, 3, 4, 5, 9}],
+    "14.2": [0.8, 0.64, 0.68, 0.2, 0.4],
+    "14.3": [0.3, lambda yv, dv, yt, dt: eer(yt, dt).value, lambda yv, dv, yt, dt: eer(yv, dv).value, lambda yv, dv, yt, dt: np.mean(far_frr(yt, dt, eer(yt, dt).threshold)),
+             lambda yv, dv, yt, dt: min(np.mean(far_frr(yt, dt, t)) for t in dt), lambda yv, dv, yt, dt: sum(far_frr(yt, dt, eer(yv, dv).threshold))],
+}
+
+
+def folded_answers(path):
+    "number -> the answer that stands in the <details> block below the exercise."
+    cells, answers = nbformat.read(path, as_version=4).cells, {}
+    for question, block in zip(cells, cells[1:]):
+        asked = re.search(r'^check\("([\d.]+)", (\w+)\)', question.source, re.M)
+        if asked:
+            given = re.search(r"<details>.*?```python\n(.*?)```", block.source, re.S)
+            assert given, f"{asked[1]} has no folded answer below it"
+            names = {"np": np, "to_ink": to_ink, "eer": eer, "far_frr": far_frr}
+            exec(given[1], names)
+            answers[asked[1]] = names[asked[2]]
+    return answers
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_folded_answers_are_right_and_every_check_is_asked(path):
+    answers = folded_answers(path)
+    assert set(answers) == {number for number in EXERCISES if number.startswith(path.name[:2] + ".")}
+    for number, answer in answers.items():
+        assert look_at(number, answer) == Result(number, "right")
+
+
+def test_every_exercise_has_its_mistakes_tried():
+    assert set(WRONG) == set(EXERCISES)
+
+
+@pytest.mark.parametrize("number", sorted(EXERCISES))
+def test_mistakes_get_a_hint_and_dots_are_no_answer(number):
+    assert look_at(number, ...).state == "not answered"
+    for wrong in WRONG[number]:
+        result = look_at(number, wrong)
+        assert result.state == "not yet" and result.hint, (wrong, result)
+
+
+def test_numbers_are_unique_and_known():
+    with pytest.raises(ValueError, match="a number of its own"):
+        exercise("02.1", "again")(lambda answer: None)
+    with pytest.raises(ValueError, match="there is no exercise '99.9'"):
+        look_at("99.9", 1)
+
+
+def test_check_tells_the_notebook_and_the_grader(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(RESULTS_FILE, str(tmp_path / "results.jsonl"))
+    check("02.1", 3 / 8)
+    check("02.1", 0.25)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "✓ 02.1 right" and said[1].startswith("✗ 02.1 not yet: accepted is whatever")
+    assert [json.loads(line)[1] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == ["right", "not yet"]
+
+
+def test_a_notebook_is_graded_as_it_was_left(tmp_path, capsys):
+    sources = ["from signver_kit.learn import check", "check('02.1', 3 / 8)", "1 / 0", "accuracy = 0.94\ncheck('02.3', accuracy)", "check('02.4', ...)"]
+    mine = tmp_path / "mine.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), mine)
+    before = mine.read_bytes()
+    results, errors = grade("2", mine)
+    assert {result.number: result.state for result in results} == {"02.1": "right", "02.2": "not answered", "02.3": "not yet", "02.4": "not answered"}
+    assert errors == ["ZeroDivisionError: division by zero"] and mine.read_bytes() == before
+
+
+def test_what_cannot_be_graded_is_said(tmp_path, monkeypatch):
+    (tmp_path / "broken.ipynb").write_text("{")
+    with pytest.raises(SignverError, match="is no notebook"):
+        grade("02", tmp_path / "broken.ipynb")
+    with pytest.raises(FileNotFoundError):
+        grade("02", tmp_path / "none.ipynb")
+    with pytest.raises(SignverError, match="tutorial 77 has no exercises"):
+        grade("77", tmp_path / "broken.ipynb")
+    monkeypatch.setenv("SIGNVER_TUTORIALS", str(tmp_path))
+    with pytest.raises(SignverError, match="there is no tutorial 02"):
+        find_tutorial("02")
+    monkeypatch.setenv("SIGNVER_TUTORIALS", str(tmp_path / "nowhere"))
+    with pytest.raises(SignverError, match="is no folder"):
+        find_tutorial(2)
+
+
+def test_the_exit_code_says_whether_all_are_right(monkeypatch, capsys):
+    from signver_kit import learn
+    for results, code in (([Result("02.1", "right")], 0), ([Result("02.1", "right"), Result("02.2", "not yet", "look")], 1)):
+        monkeypatch.setattr(learn, "grade", lambda number, notebook: (results, []))
+        assert grade_and_report("02") == code
+    assert "1 of 2 right" in capsys.readouterr().out
