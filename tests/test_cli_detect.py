@@ -480,11 +480,11 @@ def test_train_detector_with_pages_is_taken_up_again(small_network, tmp_path, mo
     words = ["train", "detector", "--preset", "tiny", "--out", "tiny", "--pages", "own"]
     usual, asked = detector.PageSource.batch, []
 
-    def batch(self, n):
+    def batch(self, n, *rows):
         asked.append(n)
         if n == 4 and len(asked) == 5:
             raise KeyboardInterrupt
-        return usual(self, n)
+        return usual(self, n, *rows)
 
     monkeypatch.setattr(detector.PageSource, "batch", batch)
     result = invoke(*words)

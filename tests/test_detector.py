@@ -271,10 +271,10 @@ def test_a_run_that_was_cut_short_ends_with_the_same_weights(pool, tmp_path, mon
     assert [row["step"] for row in history] == [3, 6] and all(np.isfinite(row["loss"]) for row in history)
     batch = source.batch
 
-    def cut(n):
+    def cut(n, *rows):
         if n == 4:
             raise Interrupted
-        return batch(n)
+        return batch(n, *rows)
 
     monkeypatch.setattr(source, "batch", cut)
     with pytest.raises(Interrupted):
