@@ -23,8 +23,8 @@ GAUDI_TESTS ?=
 # one line a setting: Keras's backend, and no C++ chatter
 export KERAS_BACKEND        ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-# pip compiles nothing (--no-compile), so Python must keep what it compiles, though a container may forbid it: the tests start some sixty processes, and each
-# would compile TensorFlow anew (13 processor seconds instead of 5) or at least Matplotlib and Pandas
+# pip compiles nothing (--no-compile), so Python must keep what it compiles, though a container may forbid it: the tests start many processes, and each
+# would compile TensorFlow anew, or at least Matplotlib and Pandas
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-gaudi-env lab bench export clean-notebooks readme

@@ -147,6 +147,7 @@ def user_eers(scores: pd.DataFrame, impostors: str = "skilled") -> pd.DataFrame:
         own = y[where]
         if own.any() and not own.all():
             found = eer(own, distance[where])
+            key = key if isinstance(key, tuple) else (key,)  # pandas names a group of one column by its bare value
             rows.append(dict(zip(keys, key)) | {"eer": found.value, "threshold": found.threshold, "genuine": int(own.sum()), "impostors": int((~own).sum())})
     if not rows:
         raise ValueError(f"a user's EER needs genuine and {impostors} trials of one signer, got no signer with both")

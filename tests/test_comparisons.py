@@ -228,6 +228,13 @@ def test_user_eers_ignore_a_users_scale(scores):
         user_eers(pd.concat([scores[(scores["signer"] == "0") & (scores["kind"] == "genuine")], scores[(scores["signer"] == "1") & (scores["kind"] == "skilled")]]))
 
 
+def test_user_eers_keep_apart_signers_whose_names_begin_alike(scores):
+    renamed = scores.drop(columns="split").replace({"signer": {"1": "10", "2": "11", "3": "1"}})
+    assert sorted(user_eers(renamed)["signer"]) == ["0", "1", "10", "11", "4"]
+    assert sorted(user_eers(renamed)["eer"]) == pytest.approx(sorted(user_eers(scores.drop(columns="split"))["eer"]))
+    assert user_eer(renamed, draws=50)["user_eer_signers"] == 5
+
+
 @given(st.integers(0, 40), st.integers(1, 40))
 def test_wilson(errors, n):
     errors = min(errors, n)
