@@ -24,9 +24,9 @@ from .metrics import bootstrap_signers, eer
 from .protocols import against, checked_table
 
 # %% auto #0
-__all__ = ['NEVER', 'SignedPage', 'sheet_page', 'synthetic_page', 'signed_pages', 'assign', 'Acquired', 'look_at', 'acquire',
-           'testable', 'Claim', 'claims', 'evidence_kind', 'chain_scores', 'chain_figures', 'eer_loss', 'plot_stages',
-           'average_precision', 'precision_at', 'resident_mb', 'memory_slope']
+__all__ = ['NEVER', 'SignedPage', 'sheet_page', 'synthetic_page', 'signed_pages', 'assign', 'Acquired', 'which_finding',
+           'look_at', 'acquire', 'testable', 'Claim', 'claims', 'evidence_kind', 'chain_scores', 'chain_figures',
+           'eer_loss', 'plot_stages', 'average_precision', 'precision_at', 'resident_mb', 'memory_slope']
 
 # %% ../nbs/15_chain.ipynb #signed-page
 class SignedPage(NamedTuple):
@@ -102,8 +102,11 @@ class Acquired:
         return self.places[way] < 0
 
 
-def _signatures(pipeline, picture) -> list:
-    return [finding for finding in pipeline.annotate(picture).findings if finding.class_name == "signature"]
+def which_finding(page: SignedPage, findings, least: float = 0.5) -> np.ndarray:
+    "For each labelled signature of a page the number of its finding, int (K,), -1 for none: findings of class signature, see `assign`."
+    rows = np.array([k for k, one in enumerate(findings) if one.class_name == "signature"] + [-1])
+    boxes = np.array([findings[k].box for k in rows[:-1]], float).reshape(-1, 4)
+    return rows[assign(page.boxes, boxes, [findings[k].score for k in rows[:-1]], least)]
 
 
 def _first(pipeline, crop):
@@ -112,33 +115,33 @@ def _first(pipeline, crop):
     return found[0].description if found else None
 
 # %% ../nbs/15_chain.ipynb #look-at
-def look_at(page: SignedPage, whole: dict, alone: dict, least: float = 0.5) -> tuple:
+def look_at(page: SignedPage, whole: dict, alone: dict, least: float = 0.5, cut=crop_boxes) -> tuple:
     """One page through all ways: (rows of the table, row of pages, way -> list of descriptions or None).
 
-    whole: name -> pipeline that finds signatures, alone: name -> pipeline without a detector. Boxes are taken from the first of `whole`: the others are to find the same, and are matched afresh."""
-    described, rows, facts = {}, [], {"page": page.name, "signatures": len(page.signers)}
-    crops = crop_boxes(page.image, page.boxes) if len(page.boxes) else []
+    whole: name -> pipeline that finds signatures, alone: name -> pipeline without a detector; cut(image, boxes): the crops of labelled boxes. The table tells of the first of `whole`; the others are matched afresh."""
+    described, first = {}, None
+    crops = cut(page.image, page.boxes) if len(page.boxes) else []
     for name, pipeline in alone.items():
         described[f"labelled_{name}"] = [_first(pipeline, crop) for crop in crops]
-    for order, (name, pipeline) in enumerate(whole.items()):
-        found = _signatures(pipeline, page.image)
-        boxes, scores = np.array([one.box for one in found], float).reshape(-1, 4), [one.score for one in found]
-        own = assign(page.boxes, boxes, scores, least)
-        described[f"detected_{name}"] = [found[k].description if k >= 0 else None for k in own]
-        if not order:
-            facts |= {"found": int((own >= 0).sum()), "boxes": len(found), "false": len(found) - int((own >= 0).sum())}
-            overlap = iou(page.boxes, boxes) if len(found) else np.zeros((len(page.boxes), 1))
-            rows = [{"page": page.name, "number": number, "signer": signer, "kind": "skilled" if forged else "genuine", **dict(zip(("ymin", "xmin", "ymax", "xmax"), box)),
-                     "found": bool(own[number] >= 0), "iou": float(overlap[number].max()), "score": float(scores[own[number]]) if own[number] >= 0 else np.nan}
-                    for number, (signer, forged, box) in enumerate(zip(page.signers, page.forged, page.boxes.tolist()))]
-    return rows, facts, described
+    for name, pipeline in whole.items():
+        findings = pipeline.annotate(page.image, whole=False).findings
+        own = which_finding(page, findings, least)
+        described[f"detected_{name}"] = [findings[k].description if k >= 0 else None for k in own]
+        first = first or (findings, own)
+    findings, own = first
+    boxes = np.array([one.box for one in findings if one.class_name == "signature"], float).reshape(-1, 4)
+    overlap = iou(page.boxes, boxes).max(axis=1, initial=0) if len(page.boxes) and len(boxes) else np.zeros(len(page.boxes))
+    rows = [{"page": page.name, "number": number, "signer": signer, "kind": "skilled" if forged else "genuine", **dict(zip(("ymin", "xmin", "ymax", "xmax"), box)),
+             "found": bool(k >= 0), "iou": float(best), "score": float(findings[k].score) if k >= 0 else np.nan}
+            for number, (signer, forged, box, k, best) in enumerate(zip(page.signers, page.forged, page.boxes.tolist(), own, overlap))]
+    return rows, {"page": page.name, "signatures": len(rows), "found": int((own >= 0).sum()), "boxes": len(boxes), "false": len(boxes) - int((own >= 0).sum())}, described
 
 # %% ../nbs/15_chain.ipynb #acquire
-def acquire(pages, whole: dict, alone: dict, least: float = 0.5, progress: bool = False) -> Acquired:
+def acquire(pages, whole: dict, alone: dict, least: float = 0.5, cut=crop_boxes, progress: bool = False) -> Acquired:
     "All signatures of an iterable of `SignedPage`s by all ways: see `look_at`. ValueError when no page bears a signature."
     rows, facts, described = [], [], {}
     for page in tqdm(pages, desc="pages", unit="page", disable=not progress):
-        own, about, found = look_at(page, whole, alone, least)
+        own, about, found = look_at(page, whole, alone, least, cut)
         rows += own
         facts.append(about)
         for way, ones in found.items():

@@ -57,7 +57,7 @@ class Drawn:
     def __init__(self, misses=(), blank=(), false=0, whole=True):
         self.misses, self.blank, self.false, self.whole = set(misses), set(blank), false, whole
 
-    def annotate(self, picture):
+    def annotate(self, picture, whole=None):
         numbers = [int(number) for number in np.unique(picture) if number]
         if not self.whole:
             self.findings = [Finding("signature", [0, 0, 1, 1], 1.0, None if numbers[0] in self.blank else description(numbers[0]))]
