@@ -85,7 +85,7 @@ def assign(truth, found, scores, least: float = 0.5) -> np.ndarray:
 # %% ../nbs/15_chain.ipynb #acquired
 @dataclass
 class Acquired:
-    """What several ways made of the same labelled signatures. table: page, number, signer, kind (genuine, skilled), index, ymin … xmax, found, iou, score; a row a signature.
+    """What several ways made of the same labelled signatures. table: page, number, signer, kind (genuine, skilled), index, ymin … xmax, found, iou, score, path (page and number as one text); a row a signature.
     pages: page, signatures, found, boxes (how many the detector drew), false. descriptions: way -> Description of those acquired; places: way -> (N,) rows in it, -1 for a failure to acquire."""
     table: pd.DataFrame
     pages: pd.DataFrame
@@ -150,6 +150,7 @@ def acquire(pages, whole: dict, alone: dict, least: float = 0.5, cut=crop_boxes,
         raise ValueError(f"there must be labelled signatures to look for, got {len(facts)} pages without any")
     table = pd.DataFrame(rows)
     table.insert(4, "index", table.groupby(["signer", "kind"]).cumcount())
+    table["path"] = table["page"] + " " + table["number"].astype(str)
     places, descriptions = {}, {}
     for way, ones in described.items():
         there = np.array([one is not None for one in ones])
