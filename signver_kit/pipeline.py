@@ -77,7 +77,7 @@ def _img(pixels, height=None, jpeg=False) -> str:
     "An <img> that holds its pixels itself: nothing is fetched."
     if pixels.ndim == 3:
         pixels = pixels[..., ::-1]
-    data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes() if jpeg else to_png(pixels)
+    data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes() if jpeg else to_png(pixels)
     style = f' style="height:{height}px"' if height else ""
     return f'<img{style} src="data:image/{"jpeg" if jpeg else "png"};base64,{base64.b64encode(data).decode()}">'
 
@@ -120,17 +120,31 @@ class Finding:
 
     def as_dict(self, pictures: bool = False, embeddings: bool = False) -> dict:
         "Plain JSON values; the crops (PNG in base64) and the embedding only where asked for: they are biometric data."
-        values = {"class": self.class_name, "box": [float(side) for side in self.box], "score": float(self.score), "described": self.description is not None, "note": self.note}
+        values = {"class": self.class_name, "box": [round(float(side), 6) for side in self.box], "score": round(float(self.score), 6), "described": self.description is not None, "note": self.note}
         if pictures:
             values |= {name: None if pixels is None else base64.b64encode(to_png(pixels)).decode() for name, pixels in (("crop", self.crop), ("cleaned", self.cleaned))}
         return values | ({"embedding": None if self.embedding is None else self.embedding.tolist()} if embeddings else {})
+
+    def __repr__(self) -> str:
+        return f"Finding({self.class_name}, {100 * self.score:.0f} %, box {[round(float(side), 3) for side in self.box]})"
+
+# %% ../nbs/14_pipeline.ipynb #result
+class _Result:
+    "What results have in common."
+
+    def to_json(self, **options) -> str:
+        "`as_dict` as one line of JSON."
+        return json.dumps(self.as_dict(**options), allow_nan=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self).splitlines()[0]})"
 
 # %% ../nbs/14_pipeline.ipynb #annotation
 TAGS = {"signed": "signature", "initialled": "initials", "dated": "date", "redacted": "redaction"}
 
 
 @dataclass(frozen=True, eq=False)
-class Annotation:
+class Annotation(_Result):
     """A page that was looked at. findings: best first; image: RGB uint8 (H, W, 3), or None where it was not kept; document: name, number: page in it, from 0; error: why the page could not be
     looked at, else None; whole: the picture was taken for one signature; parties: {party: number of the finding or None}, where somebody was expected."""
     findings: tuple = ()
@@ -158,9 +172,8 @@ class Annotation:
         return {"document": self.document, "number": self.number, "error": self.error, "whole": self.whole, "tags": self.tags, "parties": self.parties,
                 "findings": [finding.as_dict(pictures, embeddings) for finding in self.findings]}
 
-    def to_json(self, **options) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(**options), allow_nan=False)
+    def __str__(self) -> str:
+        return _title(self)
 
     def _repr_html_(self) -> str:
         return _page_html(self)
@@ -175,7 +188,7 @@ def _title(seen) -> str:
     return f"{name}: {', '.join(tags) or 'nothing found'}" + ("" if missing is None else f"; {'missing: ' + ', '.join(missing) if missing else 'everybody signed'}")
 
 
-def _framed(seen, longest=900) -> str:
+def _framed(seen, longest=800) -> str:
     "The page with its boxes, as <img>; nothing where the page was not kept."
     if seen.image is None:
         return ""
@@ -480,7 +493,7 @@ class _Parties(_Parts):
 
 # %% ../nbs/14_pipeline.ipynb #pageverification
 @dataclass(frozen=True, eq=False)
-class PageVerification:
+class PageVerification(_Result):
     """The answer to a claim about a page. page: the Annotation; results: a Verification for each of its findings, None for what was not compared. True when one is accepted; best: the nearest."""
     claimed: str
     page: Annotation
@@ -508,18 +521,14 @@ class PageVerification:
         return {"claimed": self.claimed, "accepted": self.accepted, "best": self.best.as_dict(), "results": [result and result.as_dict() for result in self.results],
                 "page": self.page.as_dict(pictures, embeddings)}
 
-    def to_json(self, **options) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(**options), allow_nan=False)
-
     def _repr_html_(self) -> str:
         rows = [(number, _img(_small(self.page.findings[number].picture, 300), 48), f"{result.distance:.3f}", f"{result.threshold:.3f}", "accepted" if result.accepted else "rejected")
                 for number, result in enumerate(self.results) if result is not None]
-        return self.best._repr_html_() + _table(["", "signature", "distance", "threshold", ""], rows) + _framed(self.page, 700)
+        return self.best._repr_html_() + _table(["", "signature", "distance", "threshold", ""], rows) + _framed(self.page, 600)
 
 # %% ../nbs/14_pipeline.ipynb #pageidentification
 @dataclass(frozen=True, eq=False)
-class PageIdentification:
+class PageIdentification(_Result):
     "Who may have written what is on a page. page: the Annotation; results: an Identification for each of its findings, None for what was not compared. True when somebody is named; signers: who."
     page: Annotation
     results: tuple
@@ -539,14 +548,10 @@ class PageIdentification:
         "Plain JSON values; pictures and embeddings: see `Finding.as_dict`."
         return {"signers": self.signers, "results": [result and result.as_dict() for result in self.results], "page": self.page.as_dict(pictures, embeddings)}
 
-    def to_json(self, **options) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(**options), allow_nan=False)
-
     def _repr_html_(self) -> str:
         rows = [(number, _img(_small(self.page.findings[number].picture, 300), 48), result.signer or "nobody on file",
                  ", ".join(f"{name} {distance:.3f}" for name, distance in result.candidates)) for number, result in enumerate(self.results) if result is not None]
-        return _table(["", "signature", "written by", "likeliest, with distances"], rows) + _framed(self.page, 700)
+        return _table(["", "signature", "written by", "likeliest, with distances"], rows) + _framed(self.page, 600)
 
 # %% ../nbs/14_pipeline.ipynb #asking
 class _Asking(_Parties):
@@ -659,7 +664,7 @@ class _Indexing(_Listing):
 
 # %% ../nbs/14_pipeline.ipynb #searchresult
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class SearchResult(_Result):
     """The documents in which a signature was found, nearest first. documents: a table of document, page (from 0), box, distance, accepted, query (number of the finding that was asked, None for a signer on file),
     id (of the signature in the archive); query: what was asked; page: the Annotation of a page that was asked; searched: how many documents there are."""
     query: str
@@ -680,10 +685,6 @@ class SearchResult:
         rows = [{"document": row.document, "page": int(row.page), "box": [float(side) for side in row.box], "distance": float(row.distance), "accepted": bool(row.accepted),
                  "query": None if pd.isna(row.query) else int(row.query), "id": row.id} for row in self.documents.itertuples()]
         return {"query": self.query, "searched": self.searched, "documents": rows}
-
-    def to_json(self) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(), allow_nan=False)
 
     def _repr_html_(self) -> str:
         rows = [(number, _img(_small(self.archive.image(row.id), 300), 40) if self.archive is not None and number <= 12 else "", row.document, row.page + 1, f"{row.distance:.3f}",
