@@ -288,6 +288,7 @@ def plot_stages(stages: dict, ax=None, title: str = "Error of the chain, stage b
         before = rates[place - 1] if place else 0
         colour = "#0072B2" if not place else "#D55E00" if rate > before else "#009E73"
         ax.bar(place, rate - before, bottom=before, width=0.62, color=colour, alpha=0.85)
+        ax.plot([place - 0.31, place + 0.31], [rate, rate], color=colour, linewidth=2)          # a step of nothing is seen, too
         ax.errorbar(place + 0.2, rate, yerr=[[max(0.0, rate - low)], [max(0.0, high - rate)]], color="0.25", capsize=3, linewidth=1.2)
         if place:
             ax.plot([place - 1 + 0.31, place - 0.31], [before, before], color="0.5", linewidth=0.8)
