@@ -49,10 +49,12 @@ FLOORS = {
     "local": ["metrics", "descriptors"],
     "matcher": ["calibration", "local"],
     "gallery": ["matcher"],
-    "pipeline": ["detector", "cleaner", "extractor", "matcher"],
+    "archive": ["gallery"],
+    "pipeline": ["detector", "cleaner", "extractor", "archive"],
     "protocols": ["datasets", "matcher", "metrics"],
     "comparisons": ["protocols"],  # what papers measure, for comparing with them
     "fusion": ["comparisons", "synthetic"],  # fits matchers on trials
+    "chain": ["boxes", "protocols"],  # the error of the whole chain; it is given its pipeline
     "explain": ["plots", "local"],
     "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
     "compare": ["benchmark"],
@@ -62,8 +64,8 @@ FLOORS = {
     "cli": ["compare", "batch", "export", "learn"],
 }
 KERAS_MODULES = {"devices", "distribution", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor", "export", "throughput"}
-WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "learn",
-                 "protocols", "comparisons", "fusion", "explain", "compare", "console", "batch", "cli"]
+WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "archive", "pipeline", "learn",
+                 "protocols", "comparisons", "fusion", "chain", "explain", "compare", "console", "batch", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
