@@ -338,6 +338,8 @@ def test_package_is_in_step_with_the_notebooks(copy):
 def test_readme_is_in_step_with_index(tmp_path):
     run(sys.executable, ROOT / ".ci" / "readme.py", tmp_path / "README.md")
     assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run `make readme`"
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "docs" / "_readme").iterdir()}
+    assert pictures == {path.name: path.read_bytes() for path in (ROOT / "docs" / "_readme").iterdir()} and pictures, "run `make readme`"
 
 
 # ---- the wheel ----
