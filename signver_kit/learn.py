@@ -203,6 +203,45 @@ def _(name):
     assert name != "background_auc", "the copy's paper is like everybody else's"
     assert name == "duplicates_across_splits", "one of background_auc, questioned_only_auc, label_shuffle_eer, duplicates_across_splits"
 
+# %% ../nbs/16_learn.ipynb #exercises-09
+@exercise("09.1", "How many wrong decisions of twelve does the best single threshold for Carl and Dora leave?")
+def _(fewest):
+    assert fewest != 0, "that takes a threshold for each of them, and their forgeries to find it with"
+    assert fewest != 3, "there is a better line than Carl's own: let one of his forgeries in and see what it saves"
+    assert not 0 < fewest < 1, "a number of decisions, please, not a share"
+    assert fewest == 2, "try every distance as the threshold, and count for both signers together"
+
+
+@exercise("09.2", "A function of a table, a signer and the tested signers: the row numbers that may serve as negatives of the signer's machine")
+def _(function):
+    import pandas as pd
+    assert callable(function), "a function is asked for: def negatives_for(table, signer, tested): …"
+    table = pd.DataFrame([(signer, kind) for signer in "ABCDE" for kind in ("genuine", "skilled", "genuine")], columns=["signer", "kind"])
+    for signer, tested, right in (("A", ["A", "B"], {6, 8, 9, 11, 12, 14}), ("C", ["C", "D"], {0, 2, 3, 5, 12, 14})):
+        rows = {int(row) for row in function(table, signer, tested)}
+        assert rows, "some signatures must be left: those of signers who are not tested"
+        assert set(table.signer[list(rows)]) - {signer} == set(table.signer[list(rows)]), "the signer's own signatures are the positives"
+        assert not any(table.kind[list(rows)] == "skilled"), "a bank has no forgeries to train with, neither of this signer nor of others"
+        assert not set(table.signer[list(rows)]) & set(tested), "whoever is tested will be presented as a random forgery: the machine must not have seen those signatures"
+        assert rows == right, "all genuine signatures of all signers who are not tested, as row numbers from 0"
+
+
+@exercise("09.3", "Which of the figures a to e could have been in service before the test? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: whose forgeries does it take to find each signer's own threshold?"
+    assert "d" not in letters, "d: an EER is read off the test; nobody had its threshold before"
+    assert "c" in letters, "c: a bad threshold may be, but nobody had to look at the test to find 0"
+    assert letters == {"b", "c", "e"}, "what was frozen on validation signers was there before the test"
+
+
+@exercise("09.4", "By which factor must a mistake on one of 5 references count more than one on one of 100 negatives?")
+def _(factor):
+    assert not _near(factor, 0.05, 1e-6), "the other way round: the references are the few"
+    assert not _near(factor, 21, 1e-6), "not among all 105: the 5 are to weigh as much as the 100"
+    assert not _near(factor, 5 / 105, 1e-3), "that is the share of mistakes that 'always no' makes"
+    assert _near(factor, 20, 1e-6), "5 references times the factor shall equal 100 negatives"
+
 # %% ../nbs/16_learn.ipynb #cell-5
 @exercise("14.1", "Which of the eight mistakes can be seen in the shortened notebook? The set of their numbers")
 def _(numbers):
