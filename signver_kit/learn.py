@@ -242,6 +242,43 @@ def _(factor):
     assert not _near(factor, 5 / 105, 1e-3), "that is the share of mistakes that 'always no' makes"
     assert _near(factor, 20, 1e-6), "5 references times the factor shall equal 100 negatives"
 
+# %% ../nbs/16_learn.ipynb #exercises-10
+@exercise("10.1", "Which operating point, A, B or C, is the cheapest for a desk with one forgery in 200, prices 40 and 2?")
+def _(letter):
+    assert letter != "A", "it stops nearly all forgeries, all five in a thousand: what do the rejected owners cost?"
+    assert letter != "B", "nearest to equal error rates, and the EER chooses nothing: weigh both errors with share and price"
+    assert letter == "C", "one letter: of 1000 signatures 5 are forged; add up what accepted forgeries and rejected owners cost"
+
+
+@exercise("10.2", "How probable is a forgery if one in 500 is forged and the distance is 40 times more frequent among forgeries?")
+def _(probability):
+    assert not _near(probability, 40 / 41, 1e-3), "that is the prosecutor's fallacy: it takes forged and genuine for equally frequent beforehand"
+    assert not _near(probability, 40 / 499, 1e-6), "those are the odds afterwards; a probability is odds / (1 + odds)"
+    assert not _near(probability, 40 / 500, 1e-6), "a share times a ratio is no probability: use the odds, 1 to 499"
+    assert not _near(probability, 1 / (1 + 40 * 499), 1e-6), "the evidence is for a forgery, so it makes one more probable, not less"
+    assert not _near(probability, 7.42, 0.05), "as a fraction between 0 and 1, please"
+    assert _near(probability, 40 / 539, 2e-4), "odds afterwards = ratio × odds before; or count: of 20,000 signatures 40 are forged …"
+
+
+@exercise("10.3", "Which of the sentences a to f may an expert say? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: a probability of the proposition takes odds before, and whose are they?"
+    assert "e" not in letters, "e: read it slowly: what does it say in the half after the semicolon?"
+    assert "d" not in letters, "d: the 5 % is an average over easy and hard cases; what did this case say?"
+    assert letters == {"b", "c", "f"}, "three of them: the ratio, the ratio in words, and what lies outside of it"
+
+
+@exercise("10.4", "A function of two prices and the share of forgeries: the least likelihood ratio at which accepting pays")
+def _(function):
+    assert callable(function), "a function is asked for: def least_ratio(cost_accepted_forgery, cost_rejected_owner, share_forged): …"
+    answer = float(function(500, 10, 0.01))
+    assert not _near(answer, 50), "the prices alone: how often are signatures forged at all?"
+    assert not _near(answer, 0.5), "nearly: odds are share forged over share genuine, which is not 1"
+    assert not _near(answer, 99 / 50, 1e-3), "upside down: dear forgeries must raise the ratio that is asked for"
+    assert not _near(answer, np.log(500 / 990), 1e-3), "the ratio itself, please, not its logarithm"
+    assert _near([answer, function(1, 1, 0.5), function(5000, 10, 0.2)], [500 / 990, 1, 125], 1e-6), "price times share of the one mistake over price times share of the other"
+
 # %% ../nbs/16_learn.ipynb #cell-5
 @exercise("14.1", "Which of the eight mistakes can be seen in the shortened notebook? The set of their numbers")
 def _(numbers):
