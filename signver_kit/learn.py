@@ -279,6 +279,43 @@ def _(function):
     assert not _near(answer, np.log(500 / 990), 1e-3), "the ratio itself, please, not its logarithm"
     assert _near([answer, function(1, 1, 0.5), function(5000, 10, 0.2)], [500 / 990, 1, 125], 1e-6), "price times share of the one mistake over price times share of the other"
 
+# %% ../nbs/16_learn.ipynb #exercises-11
+@exercise("11.1", "With how many references and signers does the run go? A pair")
+def _(pair):
+    pair = tuple(pair)
+    assert pair != (20, 1), "references first, then signers"
+    assert pair[0] != 3 and pair[1] != 16, "the notebook's cell holds the defaults: a preset beats them"
+    assert pair[0] != 5, "what was typed beats the preset"
+    assert pair == (1, 20), "for each parameter by itself: typed, else preset, else notebook"
+
+
+@exercise("11.2", "A function of a record and a metric's name: percent with one decimal and the interval, ValueError for what must not be quoted")
+def _(function):
+    import re
+    from types import SimpleNamespace
+    assert callable(function), "a function is asked for: def quote(record, name): …"
+    good = SimpleNamespace(error=None, metrics={"eer": 0.2361, "eer_ci": [0.2019, 0.2718], "frr": 0.05})
+    said = str(function(good, "eer"))
+    assert "0.23" not in said, "in percent: the record's fractions times 100"
+    numbers = re.findall(r"\d+(?:\.\d+)?", said)
+    assert numbers[:1] == ["23.6"], f"one decimal is what the interval can bear; got {said!r}"
+    assert numbers == ["23.6", "20.2", "27.2"], "the interval belongs to the figure: metrics['eer_ci'], both ends with one decimal"
+    assert re.findall(r"\d+(?:\.\d+)?", str(function(good, "frr"))) == ["5.0"], "a metric without an interval is given alone"
+    for error in ("background_auc is 1.000, not 0.5: …", "failed at In [4]: ValueError: …"):
+        try:
+            function(SimpleNamespace(error=error, metrics=good.metrics), "eer")
+        except ValueError:
+            continue
+        raise AssertionError(f"a record whose error says {error!r} must not be quoted: raise a ValueError")
+
+
+@exercise("11.3", "Which differences, a to f, forbid setting two equal error rates side by side? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: how the network was trained is what one wants to compare"
+    assert not letters & {"c", "f"}, "c, f: the device and the time it took change the speed, not what was asked"
+    assert letters == {"b", "d", "e"}, "were the same pictures shown, in the same form, of the same people?"
+
 # %% ../nbs/16_learn.ipynb #cell-5
 @exercise("14.1", "Which of the eight mistakes can be seen in the shortened notebook? The set of their numbers")
 def _(numbers):
