@@ -49,7 +49,8 @@ FLOORS = {
     "local": ["metrics", "descriptors"],
     "matcher": ["calibration", "local"],
     "gallery": ["matcher"],
-    "pipeline": ["detector", "cleaner", "extractor", "matcher"],
+    "archive": ["gallery"],
+    "pipeline": ["detector", "cleaner", "extractor", "archive"],
     "protocols": ["datasets", "matcher", "metrics"],
     "comparisons": ["protocols"],  # what papers measure, for comparing with them
     "fusion": ["comparisons", "synthetic"],  # fits matchers on trials
@@ -62,7 +63,7 @@ FLOORS = {
     "cli": ["compare", "batch", "export", "learn"],
 }
 KERAS_MODULES = {"devices", "distribution", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor", "export", "throughput"}
-WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "learn",
+WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "archive", "pipeline", "learn",
                  "protocols", "comparisons", "fusion", "explain", "compare", "console", "batch", "cli"]
 
 
