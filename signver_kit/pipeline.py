@@ -647,7 +647,7 @@ class _Listing(_Asking):
 class _Indexing(_Listing):
     "Documents into the archive."
 
-    def index(self, pages, progress: bool = False, force: bool = False, done: Indexed | None = None, whole: bool | None = False) -> Indexed:
+    def index(self, pages, progress: bool = False, force: bool = False, done: Indexed | None = None, whole: bool | None = None) -> Indexed:
         """Put the signatures on documents (see `sheets`) into the archive. Returns an Indexed; give one as `done` to watch it grow. force: look again at what is there. whole: see `annotate`.
         PipelineError for a document without a name, or two of one name. Killed at any moment, the archive is whole, and the same call goes on."""
         archive, done, hashes = self._drawer("archive", create=True), Indexed() if done is None else done, {}
