@@ -366,7 +366,7 @@ def index_and_report(inputs, setup: Setup, force: bool = False) -> int:
 
     def work():
         with bar:
-            setup.pipeline().index(walked(), force=force, done=done, whole=setup.crops)
+            setup.pipeline().index(walked(), force=force, done=done)
             tell()
 
     code = run_whole(work, lambda what: say(f"{what}: {done.documents:,} documents were put in, each of them whole. The same command goes on where it stopped:\n    "
