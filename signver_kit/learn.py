@@ -226,7 +226,7 @@ def _(people):
 @exercise("08.3", "A function of a dictionary of distances and a threshold that returns who is named, or None")
 def _(function):
     assert callable(function), "a function is asked for: def name_or_nobody(distances, threshold): …"
-    assert function({"Ann": 0.5, "Ben": 0.2, "Cleo": 0.3}, 0.4) == "Ben", "the nearest of those who pass, not the first"
+    assert function({"Ann": 0.5, "Cleo": 0.3, "Ben": 0.2}, 0.4) == "Ben", "the nearest of those who pass, not the first"
     assert function({"Ann": 0.5, "Ben": 0.6}, 0.4) is None, "where nobody is near enough the answer is None, not the least bad"
     assert function({"Ann": 0.4}, 0.4) == "Ann", "at most the threshold: equal is accepted, here as everywhere in the kit"
     assert function({}, 0.4) is None, "an empty drawer: nobody is on file, so nobody is named"
