@@ -203,6 +203,44 @@ def _(name):
     assert name != "background_auc", "the copy's paper is like everybody else's"
     assert name == "duplicates_across_splits", "one of background_auc, questioned_only_auc, label_shuffle_eer, duplicates_across_splits"
 
+# %% ../nbs/16_learn.ipynb #exercises-08
+@exercise("08.1", "Who is named for each of the three questioned signatures? A list, with None for nobody")
+def _(named):
+    named = list(named)
+    assert len(named) == 3, "three questioned signatures, three answers"
+    assert named[1] != "Ann", "the second: Ann is nearest, at 0.36; what does the threshold say?"
+    assert not isinstance(named[2], (list, tuple, set)), "the third: three would pass as claims, but one person wrote it"
+    assert named[2] != "Ann", "the third: the likeliest is named, not the first who would pass"
+    assert named == ["Ben", None, "Ben"], "the nearest, if at most at the threshold, else None"
+
+
+@exercise("08.2", "How many people may be on file, if p = 0.5 % and a stranger shall be named with at most 10 %?")
+def _(people):
+    assert not _near(people, 20), "nearly, and on the safe side: N·p is a little more than 1 - (1 - p)^N"
+    assert not _near(people, 22), "with 22 it is 10.4 %"
+    assert not _near(people, 460, 1), "that many would make it 90 %"
+    assert not _near(people, 21.02, 0.03) or _near(people, 21), "people come in whole numbers: the largest that keeps to 10 %"
+    assert _near(people, 21), "solve 1 - 0.995^N = 0.1 for N, or try"
+
+
+@exercise("08.3", "A function of a dictionary of distances and a threshold that returns who is named, or None")
+def _(function):
+    assert callable(function), "a function is asked for: def name_or_nobody(distances, threshold): …"
+    assert function({"Ann": 0.5, "Cleo": 0.3, "Ben": 0.2}, 0.4) == "Ben", "the nearest of those who pass, not the first"
+    assert function({"Ann": 0.5, "Ben": 0.6}, 0.4) is None, "where nobody is near enough the answer is None, not the least bad"
+    assert function({"Ann": 0.4}, 0.4) == "Ann", "at most the threshold: equal is accepted, here as everywhere in the kit"
+    assert function({}, 0.4) is None, "an empty drawer: nobody is on file, so nobody is named"
+
+
+@exercise("08.4", "Which of a to f have to be done for a customer who asks to be forgotten? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: delete hides; older versions with her bytes stay on disk until a purge"
+    assert "e" not in letters, "e: on whom was the shipped network trained?"
+    missing = {"b", "c", "d", "f"} - letters
+    assert not missing, f"{len(missing)} more: where else do her signatures or their embeddings lie?"
+    assert letters == {"b", "c", "d", "f"}, "letters from a to f"
+
 # %% ../nbs/16_learn.ipynb #exercises-09
 @exercise("09.1", "How many wrong decisions of twelve does the best single threshold for Carl and Dora leave?")
 def _(fewest):
