@@ -3,6 +3,7 @@
 # make test-gaudi-env   what computes, where Gaudi's TensorFlow can live: Python 3.10, TensorFlow 2.15, Keras 3.12, in .venv-gaudi; GAUDI_TESTS=... for some of it
 # make lab     JupyterLab on the tutorials
 # make bench   a benchmark: make bench NAME=verification PRESET=cedar DATA=path/to/data
+# make docs    the pages as HTML, in site/
 # make export  nbs/ -> signver_kit/        make clean-notebooks   strip what a run leaves in the notebooks
 # make readme  nbs/index.ipynb -> README.md
 # Everything else is installed into .venv, which is made with PYTHON and made up to date when the requirements change.
@@ -27,7 +28,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # would compile TensorFlow anew, or at least Matplotlib and Pandas
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-gaudi-env lab bench export clean-notebooks readme
+.PHONY: help demo test test-gaudi-env lab bench docs export clean-notebooks readme
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -45,6 +46,9 @@ lab: $(VENV)/.kit-dev
 
 bench: $(VENV)/.kit
 	@$(BIN)/signver bench $(NAME) --preset $(PRESET) $(if $(DATA),--data $(DATA))
+
+docs: $(VENV)/.kit-docs
+	@$(BIN)/python .ci/docs.py
 
 export: $(VENV)/.kit-dev
 	@$(BIN)/nbdev_export
@@ -68,4 +72,9 @@ $(VENV)/.kit: $(VENV)/pyvenv.cfg $(SETUP)
 $(VENV)/.kit-dev: $(VENV)/pyvenv.cfg $(SETUP)
 	@echo "Installing signver_kit with its development tools into $(VENV) (TensorFlow is large: a few minutes, about 3 GB)"
 	@$(PIP) --editable '.[dev]'
+	@touch $(VENV)/.kit $@
+
+$(VENV)/.kit-docs: $(VENV)/pyvenv.cfg $(SETUP)
+	@echo "Installing signver_kit and what makes its pages into $(VENV) (TensorFlow is large: a few minutes, about 3 GB)"
+	@$(PIP) --editable '.[docs]'
 	@touch $(VENV)/.kit $@

@@ -28,7 +28,7 @@ from .synthetic import _GENERATOR as _SIGNERS_GENERATOR
 from .synthetic import SyntheticSigners, _whole, _write_whole, draw_hand, draw_ink, handwrite, signature_plan
 
 # %% ../nbs/05_documents.ipynb #stream
-_DIRT, _KIND, _LAYOUT, _SCAN, _LETTERS = range(100, 105)        # purposes of random draws: part of every picture's address
+_DIRT, _KIND, _LAYOUT, _SCAN, _LETTERS, _FORGED = range(100, 106)        # purposes of random draws: part of every picture's address
 
 
 def _stream(seed, index, purpose, part=0):
@@ -541,11 +541,11 @@ class _Mark:
 
 
 class _Sheet:
-    # A sheet being composed. width, height in millimetres; mm: pixels a millimetre; crew: which synthetic signers sign it, in turn.
-    def __init__(self, rng, width, height, dpi, family, signers, crew):
+    # A sheet being composed. width, height in millimetres; mm: pixels a millimetre; crew: which synthetic signers sign it, in turn; signed: genuine or skilled.
+    def __init__(self, rng, width, height, dpi, family, signers, crew, signed="genuine"):
         self.rng, self.width, self.height, self.mm, self.family = rng, width, height, dpi / 25.4, family
         self.size = round(height * self.mm), round(width * self.mm)
-        self.signers, self.crew, self.layers, self.marks, self.hidden = signers, crew, {}, [], []
+        self.signers, self.crew, self.signed, self.layers, self.marks, self.hidden = signers, crew, signed, {}, [], []
         self.ink = _BLACK if rng.random() < 0.85 else (60, 60, 70)
 
     def draw(self, colour=None):
@@ -629,7 +629,7 @@ def _span(strokes):
 def _sign(sheet, x, y, room, signer, tall=32):
     # A signature on the line that starts at x, y and is room long, at most about tall high (millimetres).
     rng, mm = sheet.rng, sheet.mm
-    strokes = _turned(sheet.signers.strokes(signer, "genuine", int(rng.integers(_MANY))), rng.normal(0, 0.035))
+    strokes = _turned(sheet.signers.strokes(signer, sheet.signed, int(rng.integers(_MANY))), rng.normal(0, 0.035))
     low, high = _span(strokes)
     most = np.array([room * rng.uniform(0.95, 1.25), tall * rng.uniform(0.75, 1.1)]) * mm / (high - low)
     scale = min(mm * 25.4 / 150 * rng.uniform(0.9, 1.6), *most)                         # strokes are in pixels of a scan of 150 dpi
@@ -1252,7 +1252,8 @@ def _developed(seen, rng, look, room):
 @dataclass(frozen=True, eq=False)
 class SyntheticPage:
     """A page and what is on it. image uint8 (H, W, 3) RGB; boxes float (K, 4), [ymin, xmin, ymax, xmax] in page fractions; classes: K names of `CLASSES`;
-    signers: which synthetic signer wrote each, -1 for redactions and clerks; kind: one of `KINDS`; look: colour, grey, copy, bitonal; masks: see `mask`."""
+    signers: which synthetic signer wrote each, -1 for redactions and clerks; kind: one of `KINDS`; look: colour, grey, copy, bitonal; masks: see `mask`; forged: are the
+    signatures skilled forgeries? Then `signers` says whose they pretend to be."""
     image: np.ndarray
     boxes: np.ndarray
     classes: tuple
@@ -1260,6 +1261,7 @@ class SyntheticPage:
     kind: str
     look: str
     masks: tuple
+    forged: bool = False
 
     def mask(self, k):
         """Which pixels the k-th boxed thing covers: bool (H, W)."""
@@ -1280,16 +1282,20 @@ _SHARES = {"letter": 0.3, "form": 0.28, "contract": 0.27, "cheque": 0.15}
 
 def _make_sheet(pages, i, kind):
     rng = _stream(pages.seed, i, _LAYOUT)
-    crew = rng.permutation(pages.signers)[:6].tolist() if pages.signers < 1000 else rng.integers(0, pages.signers, 6).tolist()
-    signers = SyntheticSigners(pages.signers, pages.seed, genuine=_MANY, forgeries=0)
+    crew = _crew(pages, rng)
+    signers = SyntheticSigners(pages.signers, pages.seed, genuine=_MANY, forgeries=_MANY)
     width, height = _pick(rng, _FORMATS[kind])
-    sheet = _Sheet(rng, width, height, pages.dpi, _pick(rng, _families(pages.fonts)), signers, (crew * 6)[:6])
+    sheet = _Sheet(rng, width, height, pages.dpi, _pick(rng, _families(pages.fonts)), signers, (crew * 6)[:6], "skilled" if _is_forged(pages, i) else "genuine")
     _COMPOSE[kind](sheet)
     return sheet
 
 # %% ../nbs/05_documents.ipynb #file-name
 def _file_name(i):
     return f"{i:06d}.png"
+
+
+def _is_forged(pages, i):
+    return bool(_stream(pages.seed, int(i), _FORGED).random() < pages.forged)
 
 
 def _make_page(pages, i, kind):
@@ -1305,7 +1311,13 @@ def _make_page(pages, i, kind):
     free = (*places[:, :2].min(0, initial=max(sheet.size)), *(np.array([height, width]) - places[:, 2:].max(0, initial=0)))
     image = _developed(_lit(view, rng, sheet.mm, look), rng, look, free)
     names, signers = tuple(mark.name for mark, _ in boxed), tuple(int(mark.signer) for mark, _ in boxed)
-    return SyntheticPage(image, places / [height, width, height, width], names, signers, kind, look, tuple(seen for _, seen in boxed))
+    return SyntheticPage(image, places / [height, width, height, width], names, signers, kind, look, tuple(seen for _, seen in boxed), sheet.signed == "skilled")
+
+
+def _resolution(dpi):
+    if _whole("dpi", dpi, 50) > 600:
+        raise ValueError(f"dpi must be a whole number from 50 to 600, got {dpi}: no scanner of letters resolves more")
+    return int(dpi)
 
 
 def _some_of(name, values, allowed):
@@ -1315,6 +1327,25 @@ def _some_of(name, values, allowed):
     return chosen
 
 # %% ../nbs/05_documents.ipynb #labelledpages
+def _some_people(people, forged, signers):
+    # Who may sign, None for everybody, and the share of forged pages: checked.
+    if not 0 <= forged <= 1:
+        raise ValueError(f"forged must be a share of pages between 0 and 1, got {forged}")
+    if people is None:
+        return None, float(forged)
+    chosen = [_whole("people", one, 0) for one in people]
+    if not chosen or max(chosen) >= signers or len(set(chosen)) < len(chosen):
+        raise ValueError(f"people must be different numbers from 0 to {signers - 1}, at least one, got {list(people)!r}: they are some of the signers")
+    return tuple(chosen), float(forged)
+
+
+def _crew(pages, rng):
+    # Up to six who sign a page, in the order in which the page asks for them.
+    if pages.people is None and pages.signers >= 1000:
+        return rng.integers(0, pages.signers, 6).tolist()
+    return rng.permutation(pages.signers if pages.people is None else pages.people)[:6].tolist()
+
+
 class LabelledPages:
     """What training and benchmarks ask of a set of pages, `read(i)` and `truth(i)`, for sets that make `page(i)`; the page made last is kept, since they ask for both."""
 
@@ -1338,14 +1369,14 @@ class SyntheticPages(LabelledPages):
     """n office pages that nobody ever wrote, made when they are asked for: `page(i)` is a `SyntheticPage`, always the same for the same seed, dpi and i.
 
     n: int ≥ 1; seed: int ≥ 0; dpi: dots per inch, 50 to 600; signers: how many synthetic signers sign them, those of `SyntheticSigners(signers, seed)`; kinds:
-    some of `KINDS`; fonts: font files, None for `open_fonts`. ValueError for what cannot be. `.table` lists the pages, `.write` makes files.
+    some of `KINDS`; fonts: font files, None for `open_fonts`; people: numbers of the only signers who sign, None for all; forged: share of pages whose signatures are skilled
+    forgeries. ValueError for what cannot be. `.table` lists the pages, `.write` makes files.
     """
 
-    def __init__(self, n, seed=0, dpi=100, signers=200, kinds=KINDS, fonts=None):
+    def __init__(self, n, seed=0, dpi=100, signers=200, kinds=KINDS, fonts=None, people=None, forged=0.0):
         self.n, self.seed, self.signers = _whole("n", n, 1), _whole("seed", seed, 0), _whole("signers", signers, 1)
-        self.dpi, self.kinds, self.fonts = _whole("dpi", dpi, 50), _some_of("kinds", kinds, KINDS), fonts
-        if self.dpi > 600:
-            raise ValueError(f"dpi must be a whole number from 50 to 600, got {dpi}: no scanner of letters resolves more")
+        self.dpi, self.kinds, self.fonts = _resolution(dpi), _some_of("kinds", kinds, KINDS), fonts
+        self.people, self.forged = _some_people(people, forged, self.signers)
         _families(fonts)
 
     def __len__(self):
@@ -1378,10 +1409,15 @@ class SyntheticPages(LabelledPages):
 _GENERATOR = 1          # raised whenever the same address gives another page
 
 
+def _chosen(pages):
+    # What a folder's recipe says of people and forgeries, where there was a choice: older folders know neither.
+    return ({} if pages.people is None else {"people": list(pages.people)}) | ({"forged": pages.forged} if pages.forged else {})
+
+
 def _recipe(pages):
     fonts = None if pages.fonts is None else [hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in pages.fonts]
     return {"generator": _GENERATOR, "signers_generator": _SIGNERS_GENERATOR, "n": pages.n, "seed": pages.seed, "dpi": pages.dpi, "signers": pages.signers,
-            "kinds": list(pages.kinds), "fonts": fonts}
+            "kinds": list(pages.kinds), "fonts": fonts, **_chosen(pages)}
 
 
 def _read_json(file):
@@ -1415,7 +1451,7 @@ def _labels(page, i):
     for name, signer, box, (_, _, seen) in zip(page.classes, page.signers, page.boxes, page.masks):
         top, left, bottom, right = (int(side) for side in np.rint(box * [height, width, height, width]))
         place = {"bbox": [left, top, right - left, bottom - top], "area": int(seen.sum()), "iscrowd": 0}
-        notes.append({"image_id": i, "category_id": CLASSES.index(name) + 1, **place, "signer": signer})
+        notes.append({"image_id": i, "category_id": CLASSES.index(name) + 1, **place, "signer": signer, **({"forged": True} if page.forged and name == "signature" else {})})
     return {"image": image, "annotations": notes}
 
 

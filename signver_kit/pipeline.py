@@ -39,7 +39,7 @@ class NoSignature(PipelineError):
     "The page was looked at, and there is no signature on it that could be compared."
 
 # %% ../nbs/14_pipeline.ipynb #widened
-MARGIN = 0.03
+MARGIN = 0.06
 
 
 def widened(boxes, shape, margin=MARGIN):
@@ -73,19 +73,22 @@ def is_one_signature(detector, grey, most_pieces: int = 40) -> bool:
     return False
 
 # %% ../nbs/14_pipeline.ipynb #picture-of
-def _img(pixels, height=None, jpeg=False) -> str:
-    "An <img> that holds its pixels itself: nothing is fetched."
-    if pixels.ndim == 3:
-        pixels = pixels[..., ::-1]
-    data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes() if jpeg else to_png(pixels)
+def _img(pixels, height=None) -> str:
+    "An <img> that holds its pixels itself: nothing is fetched. Without a height, as large as the picture."
+    data = cv2.imencode(".jpg", pixels if pixels.ndim == 2 else pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
     style = f' style="height:{height}px"' if height else ""
-    return f'<img{style} src="data:image/{"jpeg" if jpeg else "png"};base64,{base64.b64encode(data).decode()}">'
+    return f'<img{style} src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
 
 
 def _small(pixels, longest):
     "Pixels, no side longer than `longest`."
     factor = longest / max(pixels.shape[:2])
     return pixels if factor >= 1 else cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def _thumb(crop) -> str:
+    "A crop for a table."
+    return _img(_small(crop, 300), 48)
 
 
 def _table(head, rows) -> str:
@@ -120,17 +123,31 @@ class Finding:
 
     def as_dict(self, pictures: bool = False, embeddings: bool = False) -> dict:
         "Plain JSON values; the crops (PNG in base64) and the embedding only where asked for: they are biometric data."
-        values = {"class": self.class_name, "box": [float(side) for side in self.box], "score": float(self.score), "described": self.description is not None, "note": self.note}
+        values = {"class": self.class_name, "box": [round(float(side), 6) for side in self.box], "score": round(float(self.score), 6), "described": self.description is not None, "note": self.note}
         if pictures:
             values |= {name: None if pixels is None else base64.b64encode(to_png(pixels)).decode() for name, pixels in (("crop", self.crop), ("cleaned", self.cleaned))}
         return values | ({"embedding": None if self.embedding is None else self.embedding.tolist()} if embeddings else {})
+
+    def __repr__(self) -> str:
+        return f"Finding({self.class_name}, {100 * self.score:.0f} %, box {[round(float(side), 3) for side in self.box]})"
+
+# %% ../nbs/14_pipeline.ipynb #result
+class _Result:
+    "What results have in common."
+
+    def to_json(self, **options) -> str:
+        "`as_dict` as one line of JSON."
+        return json.dumps(self.as_dict(**options), allow_nan=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self).splitlines()[0]})"
 
 # %% ../nbs/14_pipeline.ipynb #annotation
 TAGS = {"signed": "signature", "initialled": "initials", "dated": "date", "redacted": "redaction"}
 
 
 @dataclass(frozen=True, eq=False)
-class Annotation:
+class Annotation(_Result):
     """A page that was looked at. findings: best first; image: RGB uint8 (H, W, 3), or None where it was not kept; document: name, number: page in it, from 0; error: why the page could not be
     looked at, else None; whole: the picture was taken for one signature; parties: {party: number of the finding or None}, where somebody was expected."""
     findings: tuple = ()
@@ -158,9 +175,8 @@ class Annotation:
         return {"document": self.document, "number": self.number, "error": self.error, "whole": self.whole, "tags": self.tags, "parties": self.parties,
                 "findings": [finding.as_dict(pictures, embeddings) for finding in self.findings]}
 
-    def to_json(self, **options) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(**options), allow_nan=False)
+    def __str__(self) -> str:
+        return _title(self)
 
     def _repr_html_(self) -> str:
         return _page_html(self)
@@ -175,7 +191,7 @@ def _title(seen) -> str:
     return f"{name}: {', '.join(tags) or 'nothing found'}" + ("" if missing is None else f"; {'missing: ' + ', '.join(missing) if missing else 'everybody signed'}")
 
 
-def _framed(seen, longest=900) -> str:
+def _framed(seen, longest=800) -> str:
     "The page with its boxes, as <img>; nothing where the page was not kept."
     if seen.image is None:
         return ""
@@ -187,13 +203,13 @@ def _framed(seen, longest=900) -> str:
         scores: tuple
         classes: tuple
 
-    return _img(draw_boxes(_small(seen.image, longest), Found(boxes, scores, classes), start=0), jpeg=True)
+    return _img(draw_boxes(_small(seen.image, longest), Found(boxes, scores, classes), start=0))
 
 
 def _page_html(seen) -> str:
     "What a notebook shows of an Annotation."
     party = {number: name for name, number in (seen.parties or {}).items()}
-    rows = [(number, finding.class_name, f"{100 * finding.score:.0f} %", _img(_small(finding.crop, 300), 48), "" if finding.cleaned is None else _img(_small(finding.cleaned, 300), 48),
+    rows = [(number, finding.class_name, f"{100 * finding.score:.0f} %", _thumb(finding.crop), "" if finding.cleaned is None else _thumb(finding.cleaned),
              party.get(number), finding.note) for number, finding in enumerate(seen.findings)]
     head = ["", "class", "score", "crop", "cleaned", "for" if seen.parties else "", "note"]
     error = "" if seen.error is None else f"<div>{html.escape(seen.error)}</div>"
@@ -349,12 +365,11 @@ class _Looking(_Drawers):
 
     def _boxes(self, greys, whole):
         "[(boxes, scores, classes)] of each page, and [whether it is one signature]."
-        one = (np.array([[0.0, 0, 1, 1]]), np.ones(1), ("signature",))
+        one = [(0.0, 0.0, 1.0, 1.0)], [1.0], ["signature"]
         if self.detector is None:
             return [one] * len(greys), [True] * len(greys)
-        single = [bool(whole) if whole is not None else is_one_signature(self.detector, grey) for grey in greys]
-        rest = [grey for grey, taken in zip(greys, single) if not taken]
-        found = iter(self.detector.detect_pages(rest, self.detect_threshold) if rest else ())
+        single = [is_one_signature(self.detector, grey) if whole is None else bool(whole) for grey in greys]
+        found = iter(self.detector.detect_pages([grey for grey, taken in zip(greys, single) if not taken], self.detect_threshold))
         return [one if taken else next(found) for taken in single], single
 
     def _described(self, pictures) -> list:
@@ -373,14 +388,18 @@ class _Looking(_Drawers):
         "(findings, whether the picture is one signature) of each page, RGB uint8 (H, W, 3)."
         greys = [cv2.cvtColor(page, cv2.COLOR_RGB2GRAY) for page in pages]
         found, single = self._boxes(greys, whole)
-        crops = [[grey] if taken else crop_boxes(grey, widened(boxes, grey.shape, self.margin)) for grey, (boxes, *_), taken in zip(greys, found, single)]
-        asked = [(row, k) for row, (_, _, classes) in enumerate(found) for k, name in enumerate(classes) if name in self.classes]
-        pictures = [crops[row][k] for row, k in asked]
-        cleaned = [np.round(255 * one).astype(np.uint8) for one in self.cleaner.clean(pictures)] if self.cleaner is not None and pictures else [None] * len(pictures)
-        described = self._described([crop if clean is None else clean for crop, clean in zip(pictures, cleaned)])
-        more = {place: (clean, *about) for place, clean, about in zip(asked, cleaned, described)}
-        return [(tuple(Finding(str(name), tuple(float(side) for side in box), float(score), crops[row][k], *more.get((row, k), ()))
-                       for k, (box, score, name) in enumerate(zip(boxes, scores, classes))), taken) for row, ((boxes, scores, classes), taken) in enumerate(zip(found, single))]
+        parts = []
+        for row, (grey, (boxes, scores, classes), taken) in enumerate(zip(greys, found, single)):
+            crops = [grey] if taken else crop_boxes(grey, widened(boxes, grey.shape, self.margin))
+            parts += [(row, Finding(str(name), tuple(map(float, box)), float(score), crop)) for name, box, score, crop in zip(classes, boxes, scores, crops)]
+        asked = [number for number, (_, finding) in enumerate(parts) if finding.class_name in self.classes]
+        pictures = [parts[number][1].crop for number in asked]
+        if self.cleaner is not None and pictures:
+            pictures = [np.round(255 * one).astype(np.uint8) for one in self.cleaner.clean(pictures)]
+        for number, picture, (description, note) in zip(asked, pictures, self._described(pictures)):
+            row, finding = parts[number]
+            parts[number] = row, replace(finding, cleaned=None if self.cleaner is None else picture, description=description, note=note)
+        return [(tuple(finding for row, finding in parts if row == own), taken) for own, taken in enumerate(single)]
 
 # %% ../nbs/14_pipeline.ipynb #annotating
 PART_PAGES, PART_PIXELS = 8, 12_000_000
@@ -480,7 +499,7 @@ class _Parties(_Parts):
 
 # %% ../nbs/14_pipeline.ipynb #pageverification
 @dataclass(frozen=True, eq=False)
-class PageVerification:
+class PageVerification(_Result):
     """The answer to a claim about a page. page: the Annotation; results: a Verification for each of its findings, None for what was not compared. True when one is accepted; best: the nearest."""
     claimed: str
     page: Annotation
@@ -508,18 +527,14 @@ class PageVerification:
         return {"claimed": self.claimed, "accepted": self.accepted, "best": self.best.as_dict(), "results": [result and result.as_dict() for result in self.results],
                 "page": self.page.as_dict(pictures, embeddings)}
 
-    def to_json(self, **options) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(**options), allow_nan=False)
-
     def _repr_html_(self) -> str:
-        rows = [(number, _img(_small(self.page.findings[number].picture, 300), 48), f"{result.distance:.3f}", f"{result.threshold:.3f}", "accepted" if result.accepted else "rejected")
+        rows = [(number, _thumb(self.page.findings[number].picture), f"{result.distance:.3f}", f"{result.threshold:.3f}", "accepted" if result.accepted else "rejected")
                 for number, result in enumerate(self.results) if result is not None]
-        return self.best._repr_html_() + _table(["", "signature", "distance", "threshold", ""], rows) + _framed(self.page, 700)
+        return self.best._repr_html_() + _table(["", "signature", "distance", "threshold", ""], rows) + _framed(self.page, 600)
 
 # %% ../nbs/14_pipeline.ipynb #pageidentification
 @dataclass(frozen=True, eq=False)
-class PageIdentification:
+class PageIdentification(_Result):
     "Who may have written what is on a page. page: the Annotation; results: an Identification for each of its findings, None for what was not compared. True when somebody is named; signers: who."
     page: Annotation
     results: tuple
@@ -539,14 +554,10 @@ class PageIdentification:
         "Plain JSON values; pictures and embeddings: see `Finding.as_dict`."
         return {"signers": self.signers, "results": [result and result.as_dict() for result in self.results], "page": self.page.as_dict(pictures, embeddings)}
 
-    def to_json(self, **options) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(**options), allow_nan=False)
-
     def _repr_html_(self) -> str:
-        rows = [(number, _img(_small(self.page.findings[number].picture, 300), 48), result.signer or "nobody on file",
+        rows = [(number, _thumb(self.page.findings[number].picture), result.signer or "nobody on file",
                  ", ".join(f"{name} {distance:.3f}" for name, distance in result.candidates)) for number, result in enumerate(self.results) if result is not None]
-        return _table(["", "signature", "written by", "likeliest, with distances"], rows) + _framed(self.page, 700)
+        return _table(["", "signature", "written by", "likeliest, with distances"], rows) + _framed(self.page, 600)
 
 # %% ../nbs/14_pipeline.ipynb #asking
 class _Asking(_Parties):
@@ -659,7 +670,7 @@ class _Indexing(_Listing):
 
 # %% ../nbs/14_pipeline.ipynb #searchresult
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class SearchResult(_Result):
     """The documents in which a signature was found, nearest first. documents: a table of document, page (from 0), box, distance, accepted, query (number of the finding that was asked, None for a signer on file),
     id (of the signature in the archive); query: what was asked; page: the Annotation of a page that was asked; searched: how many documents there are."""
     query: str
@@ -681,12 +692,8 @@ class SearchResult:
                  "query": None if pd.isna(row.query) else int(row.query), "id": row.id} for row in self.documents.itertuples()]
         return {"query": self.query, "searched": self.searched, "documents": rows}
 
-    def to_json(self) -> str:
-        "`as_dict` as one line of JSON."
-        return json.dumps(self.as_dict(), allow_nan=False)
-
     def _repr_html_(self) -> str:
-        rows = [(number, _img(_small(self.archive.image(row.id), 300), 40) if self.archive is not None and number <= 12 else "", row.document, row.page + 1, f"{row.distance:.3f}",
+        rows = [(number, _thumb(self.archive.image(row.id)) if self.archive is not None and number <= 12 else "", row.document, row.page + 1, f"{row.distance:.3f}",
                  "accepted" if row.accepted else "") for number, row in enumerate(self.documents.itertuples(), 1)]
         return f"<div><b>{html.escape(str(self).splitlines()[0])}</b></div>" + _table(["", "signature", "document", "page", "distance", ""], rows)
 

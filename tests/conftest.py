@@ -14,7 +14,7 @@ for variable, value in ({"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": 
     os.environ.setdefault(variable, value)
 
 # A busy machine is no fault of the code. In CI the same examples every time, elsewhere new ones.
-settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI")))
+settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI") or os.environ.get("GITHUB_ACTIONS")))
 settings.load_profile("kit")
 
 # For a process whose threads must not change what comes out: all of them.

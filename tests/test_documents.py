@@ -279,7 +279,7 @@ def test_the_same_in_another_process_and_another_order():
 
 
 def test_streams_are_not_the_signers():
-    assert min(documents._DIRT, documents._KIND, documents._LAYOUT, documents._SCAN, documents._LETTERS) > synthetic._PAGE_SKILLED
+    assert min(documents._DIRT, documents._KIND, documents._LAYOUT, documents._SCAN, documents._LETTERS, documents._FORGED) > synthetic._PAGE_SKILLED
 
 
 def test_what_pages_hold():
@@ -299,6 +299,23 @@ def test_what_pages_hold():
             assert np.isin(page.image, [0, 255]).all()
         if page.look != "colour":
             assert np.array_equal(page.image[..., 0], page.image[..., 2])
+
+
+def test_forged_pages_are_the_same_sheets_signed_by_another_hand(tmp_path):
+    chosen = dict(n=6, seed=4, dpi=50, people=(3, 14, 15, 92, 65, 35))
+    honest, some = SyntheticPages(**chosen), SyntheticPages(**chosen, forged=0.5)
+    pages = [(honest.page(i), some.page(i)) for i in range(6)]
+    assert 0 < sum(forged.forged and "signature" in forged.classes for _, forged in pages) < 6 and not any(page.forged for page, _ in pages)
+    for genuine, forged in pages:
+        assert genuine.classes == forged.classes and genuine.signers == forged.signers and set(genuine.signers) <= {-1, *chosen["people"]}
+        signed = forged.forged and "signature" in forged.classes
+        assert np.array_equal(genuine.image, forged.image) != signed
+        assert all(np.array_equal(a, b) for a, b, name in zip(genuine.boxes, forged.boxes, forged.classes) if name != "signature")
+    some.write(tmp_path / "set")
+    notes = json.loads((tmp_path / "set" / "labels.json").read_text())["annotations"]
+    assert [note.get("forged", False) for note in notes] == [page.forged and name == "signature" for _, page in pages for name in page.classes]
+    with pytest.raises(ValueError, match="another set of pages"):
+        honest.write(tmp_path / "set")
 
 
 def test_a_person_keeps_their_initials_and_pen():
@@ -331,7 +348,8 @@ def test_own_fonts():
 
 
 @pytest.mark.parametrize("bad", [dict(n=0), dict(n="3"), dict(n=True), dict(seed=-1), dict(seed=None), dict(dpi=49), dict(dpi=601), dict(dpi=99.5), dict(signers=0),
-                                 dict(kinds=()), dict(kinds=("letter", "letter")), dict(kinds="postcard"), dict(fonts=[])])
+                                 dict(kinds=()), dict(kinds=("letter", "letter")), dict(kinds="postcard"), dict(fonts=[]),
+                                 dict(people=()), dict(people=(1, 1)), dict(people=(200,)), dict(forged=-0.1), dict(forged=float("nan"))])
 def test_impossible_pages_are_named(bad):
     with pytest.raises(ValueError, match=rf"{next(iter(bad))} must"):
         SyntheticPages(**{"n": 3, **bad})

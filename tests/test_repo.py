@@ -54,6 +54,7 @@ FLOORS = {
     "protocols": ["datasets", "matcher", "metrics"],
     "comparisons": ["protocols"],  # what papers measure, for comparing with them
     "fusion": ["comparisons", "synthetic"],  # fits matchers on trials
+    "chain": ["boxes", "protocols"],  # the error of the whole chain; it is given its pipeline
     "explain": ["plots", "local"],
     "benchmark": ["plots", "documents", "pipeline", "comparisons", "fusion", "explain"],
     "compare": ["benchmark"],
@@ -65,7 +66,7 @@ FLOORS = {
 }
 KERAS_MODULES = {"devices", "distribution", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor", "export", "throughput"}
 WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "archive", "pipeline", "learn",
-                 "protocols", "comparisons", "fusion", "explain", "compare", "console", "batch", "app", "cli"]
+                 "protocols", "comparisons", "fusion", "chain", "explain", "compare", "console", "batch", "app", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
@@ -288,11 +289,31 @@ def test_tutorials_and_benchmarks_copy_no_function():
         assert not own & public, f"{path.name} defines {own & public}, which signver_kit has"
 
 
+def benchmarks_run(source):
+    """The benchmarks that a test file runs: `run_benchmark("NAME", …)`, not those from which it expects nothing but an error."""
+    refused = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.With) and any("raises" in ast.unparse(item.context_expr) for item in node.items):
+            refused |= set(map(ast.dump, ast.walk(node)))
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("run_benchmark") and ast.dump(node) not in refused]
+    return {node.args[0].value for node in calls if node.args and isinstance(node.args[0], ast.Constant)}
+
+
+def test_every_benchmark_is_run_by_a_test():
+    run_by_tests = set().union(*(benchmarks_run(path.read_text()) for path in sorted((ROOT / "tests").glob("test_*.py"))))
+    assert [path.stem for path in sorted((ROOT / "benchmarks").glob("*.ipynb")) if path.stem not in run_by_tests] == [], "run it with small parameters in a test"
+
+
+def test_a_benchmark_that_no_test_runs_is_caught():
+    source = 'run_benchmark("good", out=1)\nwith pytest.raises(ValueError):\n    run_benchmark("bad", {"x": 0})\nlist_presets("named")'
+    assert benchmarks_run(source) == {"good"}
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the repository to export, clean and build in."""
     folder = tmp_path_factory.mktemp("repository") / "signver_kit"
-    leave_out = shutil.ignore_patterns(".git", ".venv*", "runs", "data", "__pycache__", "build", "dist", "*.egg-info", ".pytest_cache", ".hypothesis",
+    leave_out = shutil.ignore_patterns(".git", ".venv*", "runs", "data", "__pycache__", "build", "dist", "site", "*.egg-info", ".pytest_cache", ".hypothesis",
                                        ".ipynb_checkpoints")
     shutil.copytree(ROOT, folder, ignore=leave_out)
     return folder
@@ -318,12 +339,8 @@ def test_package_is_in_step_with_the_notebooks(copy):
 def test_readme_is_in_step_with_index(tmp_path):
     run(sys.executable, ROOT / ".ci" / "readme.py", tmp_path / "README.md")
     assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run `make readme`"
-
-
-def test_links_in_documents_lead_somewhere():
-    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", (ROOT / document).read_text()):
-            assert "://" in link or (ROOT / link).exists(), f"{document} links to {link}, which does not exist"
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "docs" / "_readme").iterdir()}
+    assert pictures == {path.name: path.read_bytes() for path in (ROOT / "docs" / "_readme").iterdir()} and pictures, "run `make readme`"
 
 
 # ---- the wheel ----
@@ -361,7 +378,7 @@ def test_wheel_says_what_it_needs(wheel):
         assert "signver = signver_kit.cli:app" in archive.read(f"{info}/entry_points.txt").decode()
         assert any(name.startswith(info) and name.endswith("LICENSE") for name in archive.namelist())
     assert about["Requires-Python"] in {">=3.10,<3.14", "<3.14,>=3.10"}
-    assert set(about.get_all("Provides-Extra")) == {"dev", "app", "openvino", "export", "gpu", "gaudi"}
+    assert set(about.get_all("Provides-Extra")) == {"dev", "docs", "app", "openvino", "export", "gpu", "gaudi"}
     assert about["Description-Content-Type"] == "text/markdown"
     needs = [need for need in about.get_all("Requires-Dist") if "extra ==" not in need]
     assert {re.split(r"[\[<>=!~; ]", need)[0].lower() for need in needs} == requirements()
