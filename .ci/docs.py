@@ -167,11 +167,14 @@ def gather():
 def main(site):
     begun = time.monotonic()
     gather()
-    shutil.rmtree(site, ignore_errors=True)
+    made = ROOT / "build" / "html"                  # MyST-NB writes pictures beside the folder of the pages
+    shutil.rmtree(made, ignore_errors=True)
     words = [sys.executable, "-m", "sphinx", "-b", "html", "-c", ROOT / "docs", "-d", ROOT / "build" / "doctrees", "-E", "-q", "-W", "--keep-going", "-j", "auto",
-             "-D", f"html_static_path={STAGE / '_static'}", "-D", f"html_extra_path={STAGE / 'results' / 'extra'}", STAGE, site]
+             "-D", f"html_static_path={STAGE / '_static'}", "-D", f"html_extra_path={STAGE / 'results' / 'extra'}", STAGE, made]
     if subprocess.run([str(word) for word in words]).returncode:
         sys.exit("the site is not made: see the warnings above")
+    shutil.rmtree(site, ignore_errors=True)
+    shutil.move(made, site)
     import docs_check
     complaints, counts = docs_check.look_over(site)
     if complaints:

@@ -203,6 +203,119 @@ def _(name):
     assert name != "background_auc", "the copy's paper is like everybody else's"
     assert name == "duplicates_across_splits", "one of background_auc, questioned_only_auc, label_shuffle_eer, duplicates_across_splits"
 
+# %% ../nbs/16_learn.ipynb #exercises-09
+@exercise("09.1", "How many wrong decisions of twelve does the best single threshold for Carl and Dora leave?")
+def _(fewest):
+    assert fewest != 0, "that takes a threshold for each of them, and their forgeries to find it with"
+    assert fewest != 3, "there is a better line than Carl's own: let one of his forgeries in and see what it saves"
+    assert not 0 < fewest < 1, "a number of decisions, please, not a share"
+    assert fewest == 2, "try every distance as the threshold, and count for both signers together"
+
+
+@exercise("09.2", "A function of a table, a signer and the tested signers: the row numbers that may serve as negatives of the signer's machine")
+def _(function):
+    import pandas as pd
+    assert callable(function), "a function is asked for: def negatives_for(table, signer, tested): …"
+    table = pd.DataFrame([(signer, kind) for signer in "ABCDE" for kind in ("genuine", "skilled", "genuine")], columns=["signer", "kind"])
+    for signer, tested, right in (("A", ["A", "B"], {6, 8, 9, 11, 12, 14}), ("C", ["C", "D"], {0, 2, 3, 5, 12, 14})):
+        rows = {int(row) for row in function(table, signer, tested)}
+        assert rows, "some signatures must be left: those of signers who are not tested"
+        assert set(table.signer[list(rows)]) - {signer} == set(table.signer[list(rows)]), "the signer's own signatures are the positives"
+        assert not any(table.kind[list(rows)] == "skilled"), "a bank has no forgeries to train with, neither of this signer nor of others"
+        assert not set(table.signer[list(rows)]) & set(tested), "whoever is tested will be presented as a random forgery: the machine must not have seen those signatures"
+        assert rows == right, "all genuine signatures of all signers who are not tested, as row numbers from 0"
+
+
+@exercise("09.3", "Which of the figures a to e could have been in service before the test? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: whose forgeries does it take to find each signer's own threshold?"
+    assert "d" not in letters, "d: an EER is read off the test; nobody had its threshold before"
+    assert "c" in letters, "c: a bad threshold may be, but nobody had to look at the test to find 0"
+    assert letters == {"b", "c", "e"}, "what was frozen on validation signers was there before the test"
+
+
+@exercise("09.4", "By which factor must a mistake on one of 5 references count more than one on one of 100 negatives?")
+def _(factor):
+    assert not _near(factor, 0.05, 1e-6), "the other way round: the references are the few"
+    assert not _near(factor, 21, 1e-6), "not among all 105: the 5 are to weigh as much as the 100"
+    assert not _near(factor, 5 / 105, 1e-3), "that is the share of mistakes that 'always no' makes"
+    assert _near(factor, 20, 1e-6), "5 references times the factor shall equal 100 negatives"
+
+# %% ../nbs/16_learn.ipynb #exercises-10
+@exercise("10.1", "Which operating point, A, B or C, is the cheapest for a desk with one forgery in 200, prices 40 and 2?")
+def _(letter):
+    assert letter != "A", "it stops nearly all forgeries, all five in a thousand: what do the rejected owners cost?"
+    assert letter != "B", "nearest to equal error rates, and the EER chooses nothing: weigh both errors with share and price"
+    assert letter == "C", "one letter: of 1000 signatures 5 are forged; add up what accepted forgeries and rejected owners cost"
+
+
+@exercise("10.2", "How probable is a forgery if one in 500 is forged and the distance is 40 times more frequent among forgeries?")
+def _(probability):
+    assert not _near(probability, 40 / 41, 1e-3), "that is the prosecutor's fallacy: it takes forged and genuine for equally frequent beforehand"
+    assert not _near(probability, 40 / 499, 1e-6), "those are the odds afterwards; a probability is odds / (1 + odds)"
+    assert not _near(probability, 40 / 500, 1e-6), "a share times a ratio is no probability: use the odds, 1 to 499"
+    assert not _near(probability, 1 / (1 + 40 * 499), 1e-6), "the evidence is for a forgery, so it makes one more probable, not less"
+    assert not _near(probability, 7.42, 0.05), "as a fraction between 0 and 1, please"
+    assert _near(probability, 40 / 539, 2e-4), "odds afterwards = ratio × odds before; or count: of 20,000 signatures 40 are forged …"
+
+
+@exercise("10.3", "Which of the sentences a to f may an expert say? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: a probability of the proposition takes odds before, and whose are they?"
+    assert "e" not in letters, "e: read it slowly: what does it say in the half after the semicolon?"
+    assert "d" not in letters, "d: the 5 % is an average over easy and hard cases; what did this case say?"
+    assert letters == {"b", "c", "f"}, "three of them: the ratio, the ratio in words, and what lies outside of it"
+
+
+@exercise("10.4", "A function of two prices and the share of forgeries: the least likelihood ratio at which accepting pays")
+def _(function):
+    assert callable(function), "a function is asked for: def least_ratio(cost_accepted_forgery, cost_rejected_owner, share_forged): …"
+    answer = float(function(500, 10, 0.01))
+    assert not _near(answer, 50), "the prices alone: how often are signatures forged at all?"
+    assert not _near(answer, 0.5), "nearly: odds are share forged over share genuine, which is not 1"
+    assert not _near(answer, 99 / 50, 1e-3), "upside down: dear forgeries must raise the ratio that is asked for"
+    assert not _near(answer, np.log(500 / 990), 1e-3), "the ratio itself, please, not its logarithm"
+    assert _near([answer, function(1, 1, 0.5), function(5000, 10, 0.2)], [500 / 990, 1, 125], 1e-6), "price times share of the one mistake over price times share of the other"
+
+# %% ../nbs/16_learn.ipynb #exercises-11
+@exercise("11.1", "With how many references and signers does the run go? A pair")
+def _(pair):
+    pair = tuple(pair)
+    assert pair != (20, 1), "references first, then signers"
+    assert pair[0] != 3 and pair[1] != 16, "the notebook's cell holds the defaults: a preset beats them"
+    assert pair[0] != 5, "what was typed beats the preset"
+    assert pair == (1, 20), "for each parameter by itself: typed, else preset, else notebook"
+
+
+@exercise("11.2", "A function of a record and a metric's name: percent with one decimal and the interval, ValueError for what must not be quoted")
+def _(function):
+    import re
+    from types import SimpleNamespace
+    assert callable(function), "a function is asked for: def quote(record, name): …"
+    good = SimpleNamespace(error=None, metrics={"eer": 0.2361, "eer_ci": [0.2019, 0.2718], "frr": 0.05})
+    said = str(function(good, "eer"))
+    assert "0.23" not in said, "in percent: the record's fractions times 100"
+    numbers = re.findall(r"\d+(?:\.\d+)?", said)
+    assert numbers[:1] == ["23.6"], f"one decimal is what the interval can bear; got {said!r}"
+    assert numbers == ["23.6", "20.2", "27.2"], "the interval belongs to the figure: metrics['eer_ci'], both ends with one decimal"
+    assert re.findall(r"\d+(?:\.\d+)?", str(function(good, "frr"))) == ["5.0"], "a metric without an interval is given alone"
+    for error in ("background_auc is 1.000, not 0.5: …", "failed at In [4]: ValueError: …"):
+        try:
+            function(SimpleNamespace(error=error, metrics=good.metrics), "eer")
+        except ValueError:
+            continue
+        raise AssertionError(f"a record whose error says {error!r} must not be quoted: raise a ValueError")
+
+
+@exercise("11.3", "Which differences, a to f, forbid setting two equal error rates side by side? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: how the network was trained is what one wants to compare"
+    assert not letters & {"c", "f"}, "c, f: the device and the time it took change the speed, not what was asked"
+    assert letters == {"b", "d", "e"}, "were the same pictures shown, in the same form, of the same people?"
+
 # %% ../nbs/16_learn.ipynb #cell-5
 @exercise("14.1", "Which of the eight mistakes can be seen in the shortened notebook? The set of their numbers")
 def _(numbers):
