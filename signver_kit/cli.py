@@ -8,7 +8,7 @@ __all__ = ['app', 'data_app', 'train_app', 'PresetOption', 'DeviceOption', 'Dist
            'run_and_report', 'compare_and_report', 'bench', 'open_named', 'open_pages_named', 'page_report_values',
            'report_values', 'data_list', 'data_check', 'data_download', 'make_and_report', 'data_make', 'clean',
            'detect', 'training_strategy', 'train_extractor', 'fit_matcher', 'train_cleaner', 'train_detector', 'export',
-           'learn_check', 'devices', 'main']
+           'learn_check', 'devices', 'main', 'open_app']
 
 # %% ../nbs/17_cli.ipynb #export-import-json-import-os
 import json
@@ -524,3 +524,20 @@ def main() -> None:
 # `python -m signver_kit.cli`; a notebook is __main__ too, but has no file
 if __name__ == "__main__" and "__file__" in globals():
     main()
+
+# %% ../nbs/17_cli.ipynb #open-app
+@app.command("app")
+def open_app(
+    gallery: Annotated[Optional[Path], typer.Option(metavar="FOLDER", help="Keep enrolled people in this folder. Default: they are forgotten when the app ends.")] = None,
+    ip: Annotated[str, typer.Option(metavar="ADDRESS", help="Listen on another address of this computer; others then need the token that is printed.")] = "127.0.0.1",
+    port: Annotated[str, typer.Option(metavar="N", help="The port.")] = "8866",
+    limit: Annotated[str, typer.Option(metavar="MB", help="The most megabytes that an uploaded file may have.")] = "20",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser, only say where the app is.")] = False,
+    debug: DebugOption = False,
+):
+    "Open the app in a browser: compare signatures, look at pages, people on file, tags for many pages."
+    with clear_errors(debug):
+        from signver_kit.app import run_app
+
+        code = run_app(gallery, ip, whole_number("--port", port, 1), not no_browser, whole_number("--limit", limit, 1))
+    raise typer.Exit(code)

@@ -61,11 +61,12 @@ FLOORS = {
     "console": ["devices", "images"],
     "learn": ["images", "metrics"],
     "batch": ["console", "pipeline"],
-    "cli": ["compare", "batch", "export", "learn"],
+    "app": ["pipeline", "explain", "documents"],
+    "cli": ["compare", "batch", "export", "learn", "app"],
 }
 KERAS_MODULES = {"devices", "distribution", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor", "export", "throughput"}
 WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "archive", "pipeline", "learn",
-                 "protocols", "comparisons", "fusion", "chain", "explain", "compare", "console", "batch", "cli"]
+                 "protocols", "comparisons", "fusion", "chain", "explain", "compare", "console", "batch", "app", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
@@ -166,9 +167,9 @@ def requirements(*extras):
 
 
 def undeclared(source, declared):
-    """Third-party imports of `source` that no requirement covers. A machine's own additions (Gaudi, OpenVINO, other Keras backends) are optional."""
+    """Third-party imports of `source` that no requirement covers. A machine's own additions (Gaudi, OpenVINO, other Keras backends) and what shows the app are optional."""
     names = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "IPython": "ipykernel"}
-    top = {name.split(".")[0] for name in imports(source)} - {"signver_kit", "habana_frameworks", "torch", "jax", "openvino", "faiss"} - set(sys.stdlib_module_names)
+    top = {name.split(".")[0] for name in imports(source)} - {"signver_kit", "habana_frameworks", "torch", "jax", "openvino", "faiss", "ipywidgets"} - set(sys.stdlib_module_names)
     return sorted(name for name in top if names.get(name, name).lower().replace("_", "-") not in declared)
 
 
