@@ -61,12 +61,14 @@ FLOORS = {
     "console": ["devices", "images"],
     "learn": ["images", "metrics"],
     "batch": ["console", "pipeline"],
+    "desk": ["batch"],
+    "commands": ["desk"],
     "app": ["pipeline", "explain", "documents"],
-    "cli": ["compare", "batch", "export", "learn", "app"],
+    "cli": ["compare", "commands", "export", "learn", "app"],
 }
 KERAS_MODULES = {"devices", "distribution", "backbones", "losses", "anchors", "training", "detector", "cleaner", "extractor", "export", "throughput"}
 WITHOUT_KERAS = ["images", "metrics", "boxes", "pages", "augmentation", "quality", "plots", "descriptors", "datasets", "synthetic", "documents", "classical", "calibration", "local", "matcher", "gallery", "archive", "pipeline", "learn",
-                 "protocols", "comparisons", "fusion", "chain", "explain", "compare", "console", "batch", "app", "cli"]
+                 "protocols", "comparisons", "fusion", "chain", "explain", "compare", "console", "batch", "desk", "commands", "app", "cli"]
 
 
 def run(*command, cwd=ROOT, **environment):
