@@ -31,7 +31,8 @@ def opening(path):
 
 def listed():
     """The pages behind each list of the navigation, in order: whatever is in the folders."""
-    return {"path": sorted((ROOT / "tutorials").glob("*.ipynb")), "howto": sorted((ROOT / "docs" / "howto").glob("*.md")),
+    known = {name: number for number, name in enumerate(("own_data", "find", "clean", "desk", "enrol", "measure", "export", "devices", "gaudi"))}    # as they are needed; others follow
+    return {"path": sorted((ROOT / "tutorials").glob("*.ipynb")), "howto": sorted((ROOT / "docs" / "howto").glob("*.md"), key=lambda path: (known.get(path.stem, 99), path.stem)),
             "benchmarks": sorted((ROOT / "benchmarks").glob("*.ipynb")), "modules": sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))}
 
 
@@ -116,12 +117,14 @@ def with_one_title(notebook):
 
 
 def for_readers(notebook):
-    """The notebook without what only nbdev reads: `default_exp` goes, `export` becomes a mark at the cell (docs/_static/site.css)."""
+    """The notebook without what only nbdev and .ci/readme.py read: `default_exp` and hidden inputs go, `export` becomes a mark at the cell (docs/_static/site.css)."""
     notebook.cells = [cell for cell in notebook.cells if not re.fullmatch(r"#\|\s*default_exp \w+", cell.source.strip())]
     for cell in notebook.cells:
         if cell.cell_type == "code" and re.match(r"#\|\s*export\n", cell.source):
             cell.source = cell.source.partition("\n")[2]
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "export"]
+        if "hide-input" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-input")
     with_one_title(notebook)
     with_plots(notebook)
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}  # a clean notebook has none

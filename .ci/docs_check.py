@@ -18,7 +18,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
-        self.anchors, self.links, self.fetched, self.wrong, self.inside, self.title = set(), [], [], [], None, False
+        self.anchors, self.links, self.fetched, self.wrong, self.inside, self.title, self.code = set(), [], [], [], None, False, 0
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -28,7 +28,7 @@ class Page(HTMLParser):
                 if name == "id" and had[name] in self.anchors:
                     self.wrong.append(f"the anchor #{had[name]} stands twice")
                 self.anchors.add(had[name])
-        self.inside, self.title = tag, self.title or tag == "title"
+        self.inside, self.title, self.code = tag, self.title or tag == "title", self.code + (tag in ("pre", "code"))
         if tag == "a" and had.get("href"):
             self.links.append(had["href"])
         if tag in FETCHED and had.get(FETCHED[tag]) and not (tag == "link" and had.get("rel") in ("canonical", "index", "search", "next", "prev", "author", "copyright")):
@@ -46,8 +46,11 @@ class Page(HTMLParser):
         if self.inside == "script":
             self.wrong += [f"a program fetches {found}" for found in PROGRAMS.findall(data)]
 
+        if not self.code and self.inside not in ("script", "style") and re.search(r"\|\s*(?:-{3,}|—)\s*\|", data):
+            self.wrong.append(f"a table that is not shown as one: {data.strip()[:60]}")
+
     def handle_endtag(self, tag):
-        self.inside = None
+        self.inside, self.code = None, self.code - (tag in ("pre", "code"))
 
 
 def look_over(site):

@@ -113,7 +113,7 @@ def record_page(path, folder):
 
 def headline(row, most=4):
     """The first figures of a record that the comparison shows, as text."""
-    names = list(dict.fromkeys(name for what in ("accuracy", "time", "throughput") for name in compare.panel_metrics(row, what) if compare.is_number(row["metrics"][name])))
+    names = list(dict.fromkeys(name for what in ("accuracy", "time", "throughput") if compare.in_panel(row, what) for name in compare.panel_metrics(row, what) if compare.is_number(row["metrics"][name])))
     return "; ".join(f"{html.escape(compare.label_of(name))} <b>{compare.show(name, row['metrics'][name])}</b>" for name in names[:most])
 
 
@@ -158,6 +158,8 @@ def write_pages(folder):
     for path in paths:
         (folder / f"{path.stem}.md").write_text(record_page(path, folder), encoding="utf-8")
         shutil.copy(path, extra)
-    records = compare.read_records(paths, strict=True).sort_values("benchmark", key=lambda names: names.map({name: number for number, name in enumerate(("verification", "cleaning", "detection"))}).fillna(9), kind="stable")
+    records = compare.read_records(paths, strict=True)
+    first = {name: number for number, name in enumerate(("verification", "cleaning", "detection"))}
+    records = records.iloc[sorted(range(len(records)), key=lambda row: (first.get(records["benchmark"].iloc[row], 9), records["name"].iloc[row].startswith("ablation")))].reset_index(drop=True)
     (folder / "index.md").write_text(index_page(records), encoding="utf-8")
     (folder / "comparison.md").write_text(comparison_page(records, folder), encoding="utf-8")

@@ -26,6 +26,7 @@ language = "en_GB"
 
 nb_execution_mode = "off"       # notebooks are shown as they are kept
 nb_merge_streams = True
+nb_render_markdown_format = "myst"      # tables in outputs
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False

@@ -32,13 +32,17 @@ def without_code(text):
 
 # ---- navigation ----
 
-@pytest.fixture(scope="module")
-def docs():
-    """.ci/docs.py, which makes the site."""
-    spec = importlib.util.spec_from_file_location("docs", ROOT / ".ci" / "docs.py")
+def program(name):
+    """A module of .ci."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def docs():
+    return program("docs")
 
 
 def entries(text):
@@ -104,6 +108,25 @@ def test_a_dead_link_is_caught(tmp_path):
     (tmp_path / "there.md").write_text("# A title, with `code`\n")
     (tmp_path / "page.md").write_text("# P\n[a](there.md) [b](there.md#a-title-with-code) [c](#p) [d](https://x.y/z) `[e](gone.md)`\n[f](gone.md) [g](there.md#no) [h](#q) ![](there.md) [[i]](gone.md \"t\")")
     assert dead_links(tmp_path / "page.md") == ["gone.md", "there.md#no: no such place", "#q: no such place", "the picture there.md has no text", "gone.md"]
+
+
+def test_what_is_wrong_with_a_site_is_caught(tmp_path):
+    good = "<html lang='en'><head><title>T</title><link rel='stylesheet' href='a.css'></head><body><h1 id='top'>T</h1><a href='#top'>t</a><img src='p.png' alt='P'><code>| --- |</code></body></html>"
+    bad = {"<a href='gone.html'>x</a>": "gone.html leads nowhere", "<a href='#gone'>x</a>": "no such anchor", "<script src='https://cdn.x/y.js'></script>": "fetches https://cdn.x/y.js",
+           "<link rel='stylesheet' href='//x/y.css'>": "fetches //x/y.css", "<img src='p.png'>": "picture without a text", "<style>@import 'https://x/y.css';</style>": "style fetches",
+           "<script>import('https://x/y.mjs')</script>": "program fetches", "<p>| a | b | | --- | --- |</p>": "not shown as one", "<p id='top'></p>": "stands twice"}
+    (tmp_path / "a.css").write_text("p { color: red }")
+    (tmp_path / "p.png").write_bytes(b"")
+    look_over = program("docs_check").look_over
+    (tmp_path / "page.html").write_text(good)
+    assert look_over(tmp_path)[0] == []
+    for wrong, said in bad.items():
+        (tmp_path / "page.html").write_text(good.replace("</body>", wrong + "</body>"))
+        [complaint] = look_over(tmp_path)[0]
+        assert said in complaint, complaint
+    (tmp_path / "page.html").write_text(good)
+    (tmp_path / "a.css").write_text("p { background: url(https://x/y.png) }")
+    assert "a style fetches" in look_over(tmp_path)[0][0]
 
 
 # ---- commands ----
