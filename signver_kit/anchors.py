@@ -96,10 +96,16 @@ def assign_targets(anchors, boxes, classes, ignored=(), *, high=0.5, low=0.4):
     return targets
 
 # %% ../nbs/08_anchors.ipynb #focal-loss
+def _floats(*arrays):
+    "Each as a float32 tensor: PyTorch does not reckon with NumPy's arrays and its own tensors in one line."
+    return (ops.cast(array, "float32") for array in arrays)
+
+
 def focal_loss(truth, logits, alpha=0.25, gamma=2.0):
     """Focal loss of each answer, same shape as `logits`; truth: 0 or 1 of that shape. Lin et al. 2017, equation 5.
 
     alpha weighs the ones, 1 − alpha the zeros. Computed from logits, so that sure answers neither overflow nor lose their gradient."""
+    truth, logits = _floats(truth, logits)
     cross_entropy = ops.maximum(logits, 0) - logits * truth + ops.log1p(ops.exp(-ops.abs(logits)))
     wrong = ops.abs(truth - ops.sigmoid(logits))                               # 1 - p_t
     return (alpha * truth + (1 - alpha) * (1 - truth)) * wrong**gamma * cross_entropy
@@ -107,6 +113,7 @@ def focal_loss(truth, logits, alpha=0.25, gamma=2.0):
 # %% ../nbs/08_anchors.ipynb #smooth-l1
 def smooth_l1(truth, found, beta=0.1):
     """Sum over the four shifts of smooth L1, (…,): quadratic below `beta`, linear above. Girshick 2015, equation 3, with RetinaNet's β."""
+    truth, found = _floats(truth, found)
     off = ops.abs(found - truth)
     return ops.sum(ops.where(off < beta, 0.5 * off * off / beta, off - 0.5 * beta), axis=-1)
 
@@ -119,7 +126,7 @@ def _in_anchor_frame(shifts):
 
 def giou_loss(truth, found):
     """1 − GIoU of the boxes that two sets of shifts (…, 4) describe, (…,): 0 for the same box, towards 2 far away. Rezatofighi et al. 2019, algorithm 1."""
-    (a, b), (c, d) = _in_anchor_frame(truth), _in_anchor_frame(found)
+    (a, b), (c, d) = map(_in_anchor_frame, _floats(truth, found))
     shared = ops.prod(ops.maximum(ops.minimum(b, d) - ops.maximum(a, c), 0.0), axis=-1)
     both = ops.prod(b - a, axis=-1) + ops.prod(d - c, axis=-1) - shared
     around = ops.prod(ops.maximum(b, d) - ops.minimum(a, c), axis=-1)

@@ -121,7 +121,7 @@ def build_cleaner(config=CleanerConfig(), policy="float32"):
 # %% ../nbs/11_cleaner.ipynb #cross-entropy
 def cross_entropy(truth, output):
     """Binary cross-entropy of darkness `(B, H, W, 1)` in [0, 1], per pixel and picture `(B, H, W)`."""
-    output = ops.clip(output, 1e-6, 1 - 1e-6)
+    truth, output = ops.cast(truth, "float32"), ops.clip(ops.cast(output, "float32"), 1e-6, 1 - 1e-6)
     return ops.squeeze(-truth * ops.log(output) - (1 - truth) * ops.log(1 - output), -1)
 
 

@@ -27,10 +27,11 @@ def say(text: str) -> None:
 
 
 def start_quietly() -> None:
-    "Load Keras and its backend without their words on stderr; slow, so only in commands that need them."
-    from signver_kit.devices import start_backend
+    "Load Keras and its backend without their words on stderr; slow, so only in commands that need them. DeviceError where there is none."
+    from signver_kit.devices import missing_backend, start_backend
 
-    start_backend()
+    if start_backend() is None:
+        raise DeviceError(missing_backend())
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from .devices import jit_compile_for
+from .devices import generator_states, jit_compile_for, set_generator_states
 from .distribution import spread
 from .images import SignverError
 from .losses import encode_labels
@@ -321,6 +321,7 @@ def save_checkpoint(path, model, state, trainer=None):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model, trainer).items()}
+    arrays |= {f"r_{name}": value for name, value in generator_states().items()}
     _write_arrays(path, {"state": np.array(json.dumps(state)), **arrays})
 
 # %% ../nbs/09_training.ipynb #load-checkpoint
@@ -330,7 +331,9 @@ def load_checkpoint(path, model, trainer=None):
     `WeightsMismatch` when the file was written for another architecture or optimiser."""
     with np.load(path, allow_pickle=False) as data:
         state, arrays = json.loads(str(data["state"])), {name: data[name] for name in data.files if name != "state"}
+    states = {name: arrays.pop(name) for name in list(arrays) if name.startswith("r_")}
     _assign(arrays, _variables(model, trainer), path, "resume with the same configuration, or start in an empty folder")
+    set_generator_states({name.removeprefix("r_"): value for name, value in states.items()})
     return state
 
 # %% ../nbs/09_training.ipynb #prepare
@@ -560,7 +563,7 @@ def find_learning_rate(model, loss, images, labels, config=TrainConfig(), *, ext
         raise ValueError(f"a range test needs 0 < low < high, steps ≥ 20 and 0 ≤ smoothing < 1, got low={low}, high={high}, steps={steps}, smoothing={smoothing}")
     source = make_source(images, labels, config, extra)
     twin = keras.Model(model.inputs[0], model.outputs[0])  # the same layers: so the caller's optimiser stays his
-    before = [(v, keras.ops.convert_to_numpy(v)) for v in model.variables]
+    before, states = [(v, keras.ops.convert_to_numpy(v)) for v in model.variables], generator_states()
     trainer = _trainer(twin, loss, source.labels)
     _prepare(trainer, loss, replace(config, schedule="constant"), labels)
     rates, losses, smooth = np.geomspace(low, high, steps), [], []
@@ -579,6 +582,7 @@ def find_learning_rate(model, loss, images, labels, config=TrainConfig(), *, ext
     finally:
         for variable, value in before:
             variable.assign(value)
+        set_generator_states(states)
     return LearningRateTest(rates[:len(losses)], np.array(losses), np.array(smooth), steepest_fall(rates[:len(losses)], smooth))
 
 # %% ../nbs/09_training.ipynb #pipeline-speed

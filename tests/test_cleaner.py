@@ -18,6 +18,8 @@ from signver_kit.images import UnreadableImage
 from signver_kit.synthetic import SyntheticSigners
 from signver_kit.training import WeightsMismatch, ahead
 
+from backends import numpy
+
 SMALL = CleanerConfig(channels=(4, 8))
 QUICK = CleaningConfig(steps=12, batch=4, window=(48, 64), sizes=(50, 80), every=4, echo=2, loss="cross_entropy")
 
@@ -69,7 +71,7 @@ def test_darkness_keeps_the_size_and_a_blank_sheet_blank(height, width, seed):
 @settings(max_examples=6, deadline=None)
 def test_an_untrained_unet_returns_what_it_is_given(rows, columns):
     x = np.random.default_rng(rows).random((2, 8 * rows, 8 * columns, 1)).astype(np.float32)
-    y = np.asarray(build_cleaner(SMALL)(x))
+    y = numpy(build_cleaner(SMALL)(x))
     assert y.shape == x.shape and np.abs(y - np.clip(x, 0.01, 0.99)).max() < 1e-5
 
 
@@ -88,7 +90,7 @@ def test_bfloat16_computes_the_same_up_to_its_precision():
     for model in (coarse, fine):
         model.get_layer("change").set_weights([np.random.default_rng(1).normal(0, 0.3, w.shape) for w in model.get_layer("change").get_weights()])
     coarse.set_weights(fine.get_weights())
-    assert coarse.output.dtype == "float32" and 0 < np.abs(np.asarray(coarse(x)) - np.asarray(fine(x))).max() < 0.1
+    assert coarse.output.dtype == "float32" and 0 < np.abs(numpy(coarse(x)) - numpy(fine(x))).max() < 0.1
 
 
 # ---- losses ----
@@ -110,7 +112,7 @@ def test_cross_entropy_and_its_weighted_form_by_hand():
 
 def test_ssim_agrees_with_scikit_image():
     truth, output = random_pictures(4)
-    for a, b, ours in zip(truth, output, np.asarray(ssim_map(truth, output))):
+    for a, b, ours in zip(truth, output, numpy(ssim_map(truth, output))):
         theirs = structural_similarity(a[..., 0], b[..., 0], gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True)[1]
         assert np.allclose(ours[5:-5, 5:-5, 0], theirs[5:-5, 5:-5], atol=1e-4)
 
@@ -119,7 +121,7 @@ def test_ssim_agrees_with_scikit_image():
 def test_every_loss_likes_the_truth_best(name):
     truth, output = random_pictures(7)
     loss = CLEANING_LOSSES[name]
-    mean = lambda picture: float(np.mean(np.asarray(loss(truth, picture.astype(np.float32)))))
+    mean = lambda picture: float(np.mean(numpy(loss(truth, picture.astype(np.float32)))))
     at_truth = mean(np.clip(truth, 0.001, 0.999))
     assert at_truth < min(mean(output), mean(np.full_like(truth, 0.001)), mean(1 - truth), mean(np.clip(truth + 0.05, 0, 0.999)))
 

@@ -21,6 +21,8 @@ from signver_kit.pages import open_pages, read_coco, write_tfrecords
 from signver_kit.synthetic import SyntheticSigners
 from signver_kit.training import WeightsMismatch
 
+from backends import numpy
+
 SMALL = DetectorConfig(width=4, pyramid=8, depth=1, longest=128)
 QUICK = DetectionTraining(steps=6, batch=2, window=(128, 128), every=3)
 
@@ -101,7 +103,7 @@ def test_darkness_is_the_same_for_a_shaded_page_and_nearly_so_for_an_inverted_on
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
 def test_the_network_answers_for_every_anchor(untrained, size):
-    answers = np.asarray(untrained.model(np.zeros((2, *size, 1), "float32")))
+    answers = numpy(untrained.model(np.zeros((2, *size, 1), "float32")))
     assert answers.shape == (2, len(anchor_boxes(size, SMALL.shapes)), 8)
     assert np.allclose(1 / (1 + np.exp(-answers[..., :4])), 0.01, atol=0.01)     # before any training everything is paper
 
@@ -113,7 +115,7 @@ def test_answers_stand_where_their_anchors_are():
     model = build_detector(config)
     blank, marked = np.zeros((1, 128, 256, 1), "float32"), np.zeros((1, 128, 256, 1), "float32")
     marked[0, 96:100, 224:230] = 1
-    change = np.abs(np.asarray(model(marked) - model(blank)))[0].max(1)
+    change = np.abs(numpy(model(marked) - model(blank)))[0].max(1)
     anchors = anchor_boxes((128, 256), config.shapes)
     fine = np.arange(len(anchors)) < 16 * 32 * len(config.shapes)
     middle = (anchors[:, :2] + anchors[:, 2:]) / 2

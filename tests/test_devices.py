@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signver_kit import devices
-from signver_kit.devices import (Device, choose_device, choose_distribution, choose_precision, describe, environment, find_devices, jit_compile_for,
-                                 set_seed, start_device, tf_config_from_mpi)
+from signver_kit.devices import (Device, choose_device, choose_distribution, choose_precision, describe, environment, find_devices, generator_states,
+                                 jit_compile_for, set_generator_states, set_seed, start_device, tf_config_from_mpi)
 
+from backends import BACKEND, numpy, on_torch
 from conftest import MANY_THREADS
 
 
@@ -110,8 +111,9 @@ def test_gpu_that_only_the_driver_sees(monkeypatch):
     assert [(gpu.name, gpu.capability, gpu.usable, gpu.driver) for gpu in found] == [("NVIDIA H200", 9.0, False, "550.90.07"), ("Old Card", None, False, "390.1")]
     assert found[0].memory == pytest.approx(140.4, abs=0.01) and found[1].memory is None and "140.4 GiB, driver 550.90.07" in str(found[0])
     assert find_devices()[0].kind == "cpu"  # what cannot be used comes last
-    with pytest.raises(RuntimeError, match=r"NVIDIA H200 is here, but.*pip install 'signver_kit\[gpu\]'"):
+    with pytest.raises(RuntimeError, match="NVIDIA H200 is here, but.*install GPU support"):
         choose_device("gpu")
+    assert [devices._gpus(backend)[0].remedy.partition("support: ")[2] for backend in ("jax", "tensorflow", None)] == ["pip install 'jax[cuda12]'"] + ["pip install 'signver_kit[gpu]'"] * 2
     assert "no GPU" not in describe() and "not usable" in describe()
     monkeypatch.setattr(devices, "_backend_gpus", lambda backend: [("NVIDIA H200", 9.0), ("Unheard of", None)])
     assert choose_device().kind == "gpu" and choose_device("gpu").usable and choose_precision() == "mixed_bfloat16"
@@ -150,6 +152,22 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, answer, folder, expected
     assert "CUDA_VISIBLE_DEVICES" not in text and "jax" in text and "torch" in text and "distribution none" in text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA_VISIBLE_DEVICES hides all" in describe()
+
+
+@pytest.mark.parametrize("wanted, installed, line", [
+    ("torch", {"keras": "3.15.1", "tensorflow": "2.21"}, r"Keras is to run on torch, which is not installed here: set KERAS_BACKEND=tensorflow, which is, or pip install 'signver_kit\[torch\]'"),
+    ("jax", {"keras": "3.15.1"}, r"on jax, which is not installed here: pip install 'signver_kit\[jax\]'"),
+    ("torch", {"keras": "3.15.1", "torch": "2.13.0"}, "on torch, which is installed but cannot be imported"),
+    ("torch", {"torch": "2.13.0"}, "Keras is not installed: pip install signver_kit")])
+def test_a_backend_that_is_not_there(monkeypatch, wanted, installed, line):
+    monkeypatch.setattr(devices, "_version", lambda *packages: next((installed[name] for name in packages if name in installed), None))
+    assert devices.missing_backend() is None
+    monkeypatch.setattr(devices, "_backend", lambda: None)
+    monkeypatch.setenv("KERAS_BACKEND", wanted)
+    assert re.search(line, devices.missing_backend()) and re.search(line, describe())
+    from signver_kit.console import start_quietly
+    with pytest.raises(devices.DeviceError, match=line):
+        start_quietly()
 
 
 @pytest.mark.parametrize("kind, remedy", [("gpu", "nvidia-smi"), ("hpu", "Gaudi")])
@@ -380,6 +398,61 @@ def test_gaudi_under_torch(a_card):
     assert shim(6) == "generator" and random_.generators == [6] and len(random_.seeds) == 1
 
 
+@on_torch
+def test_keras_draws_the_same_through_a_cards_own_state(monkeypatch):
+    """The shim under the real Keras: its draws on a device that calls itself hpu, and is PyTorch's CPU, whose own state stands in for the card's."""
+    import keras
+    import torch
+    keras_random = devices.importlib.import_module("keras.src.backend.torch.random")
+
+    class Card(str):
+        def __str__(self):
+            return "hpu:0"
+
+    def draws():
+        random_, seeds = keras.random, keras.random.SeedGenerator(7)
+        x = random_.normal((40, 3), seed=1)
+        made = [x, random_.uniform((5,), seed=seeds), random_.truncated_normal((5,), seed=2), random_.randint((9,), 0, 100, seed=seeds), random_.shuffle(x, seed=3),
+                random_.categorical(x, 4, seed=4), keras.layers.Dropout(0.5, seed=5)(x, training=True), keras.initializers.HeNormal(seed=6)((3, 3, 1, 4))]
+        return [numpy(one) for one in made] + [numpy(seeds.state)]
+
+    expected, states = draws(), generator_states()
+    asked = []
+    monkeypatch.setattr(keras_random, "torch_seed_generator", keras_random.torch_seed_generator)  # so that the shim is taken out again
+    monkeypatch.setattr(keras_random, "get_device", lambda: Card("cpu"))
+    monkeypatch.setattr(torch, "Generator", lambda device: pytest.fail("a card has no torch.Generator"))
+    devices._seed_through(keras_random, types.SimpleNamespace(manual_seed=lambda seed: asked.append(seed) or torch.manual_seed(seed)))
+    found = draws()
+    set_generator_states(states)
+    assert len(asked) == 8 and all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+@on_torch
+def test_a_generator_goes_on_where_it_stood(monkeypatch):
+    import keras
+    import torch
+    dropout, x = keras.layers.Dropout(0.5), np.ones((4, 50), "float32")
+    states = generator_states()
+    first, second = (numpy(dropout(x, training=True)) for _ in range(2))
+    set_generator_states(states)
+    assert set(states) == {"cpu"} and np.array_equal(first, numpy(dropout(x, training=True))) and not np.array_equal(first, second)
+    # a card's as well, where Keras computes on one
+    told = []
+    card = types.SimpleNamespace(get_rng_state=lambda: torch.tensor([1, 2], dtype=torch.uint8), set_rng_state=lambda state: told.append(state.tolist()))
+    monkeypatch.setattr(torch, "hpu", card, raising=False)
+    monkeypatch.setattr(devices.importlib.import_module("keras.src.backend.torch.core"), "get_device", lambda: "hpu:0")
+    states = generator_states()
+    assert set(states) == {"cpu", "hpu"} and states["hpu"].tolist() == [1, 2]
+    set_generator_states({"hpu": states["hpu"], "cuda": states["cpu"]})
+    assert told == [[1, 2]]
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has some of its own")
+def test_other_backends_keep_their_seeds_in_variables():
+    set_generator_states({"cpu": np.zeros(3, np.uint8)})           # a checkpoint that was written under PyTorch
+    assert generator_states() == {}
+
+
 def test_gaudi_under_torch_by_number(a_card, monkeypatch):
     core = types.SimpleNamespace()
     a_card("torch", habana_frameworks__torch__core=None, habana_frameworks__torch__hpu__random=FakeRandom("hpu"),
@@ -394,7 +467,8 @@ def test_gaudi_under_torch_by_number(a_card, monkeypatch):
 
 def test_nothing_of_habanas_is_loaded_without_a_card(monkeypatch):
     monkeypatch.setattr(devices, "_hpus", lambda backend: [])
-    monkeypatch.setattr(devices.importlib, "import_module", lambda name: pytest.fail(f"{name} was loaded"))
+    real = devices.importlib.import_module
+    monkeypatch.setattr(devices.importlib, "import_module", lambda name, *more: pytest.fail(f"{name} was loaded") if "habana" in name else real(name, *more))
     with pytest.raises(RuntimeError, match="hpu was asked for, but no Gaudi card is visible"):
         start_device("hpu")
     assert start_device().kind in ("cpu", "gpu")
@@ -513,7 +587,7 @@ def test_the_backend_starts_without_a_word():
     program = "import os, sys; from signver_kit.devices import start_backend; print(start_backend()); os.write(2, b'heard'); sys.stderr.write(' again')"
     quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", program], env=quiet, capture_output=True, text=True, check=True)
-    assert done.stdout == "tensorflow\n" and done.stderr == "heard again"
+    assert done.stdout == f"{BACKEND}\n" and done.stderr == "heard again"
 
 
 def test_what_was_said_is_shown_when_the_start_fails(capfd):

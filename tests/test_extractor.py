@@ -11,6 +11,8 @@ from signver_kit.images import NoInk, UnreadableImage
 from signver_kit.synthetic import SyntheticSigners
 from signver_kit.training import TrainConfig, WeightsMismatch
 
+from backends import numpy
+
 SMALL = ExtractorConfig(width=4, input_size=(64, 96), grid_channels=8, embedding_dim=16)
 
 
@@ -25,7 +27,7 @@ def signers():
 def test_embeddings_have_length_one(change, policy):
     config = replace(SMALL, **change)
     model = build_extractor(config, policy)
-    out = np.asarray(model(np.random.default_rng(0).random((2, *config.input_size, 1), dtype=np.float32)))
+    out = numpy(model(np.random.default_rng(0).random((2, *config.input_size, 1), dtype=np.float32)))
     assert out.shape == (2, 16) and out.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-3)
 
@@ -36,7 +38,7 @@ def test_grid_head_sees_places_and_average_head_does_not():
         model = build_extractor(replace(SMALL, head=head))
         from_map = keras.Model(model.get_layer("layer4_1").output, model.output)
         places = np.random.default_rng(0).random((1, *from_map.input_shape[1:]), dtype=np.float32)
-        here, moved = (np.asarray(from_map(x)) for x in (places, places[:, ::-1, ::-1].copy()))
+        here, moved = (numpy(from_map(x)) for x in (places, places[:, ::-1, ::-1].copy()))
         assert bool(np.allclose(here, moved, atol=1e-5)) == same, head
 
 
