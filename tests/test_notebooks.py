@@ -2,14 +2,18 @@
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import warm
 from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb")) + sorted((ROOT / "tutorials").glob("*.ipynb"))
+
+COLD = {"16_throughput"}  # asks whether Keras is loaded
 
 
 @pytest.fixture
@@ -24,7 +28,8 @@ def execute(tmp_path):
         environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "IPYTHONDIR": str(tmp_path / "ipython")}
         environment.pop("MPLBACKEND", None)
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute(env=environment)
+        with nullcontext() if path.stem in COLD else warm.kernels():
+            NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute(env=environment)
         return notebook
     return execute
 
