@@ -203,6 +203,95 @@ def _(name):
     assert name != "background_auc", "the copy's paper is like everybody else's"
     assert name == "duplicates_across_splits", "one of background_auc, questioned_only_auc, label_shuffle_eer, duplicates_across_splits"
 
+# %% ../nbs/16_learn.ipynb #exercises-04-part-1
+@exercise("04.1", "Up to which of the six grey levels is a pixel ink by Otsu's rule?")
+def _(level):
+    assert not 120 <= level < 200, "halves of equal size weigh most, but the pixel of 120 spoils the mean of the dark ones: work out the variance between the heaps for both splits"
+    assert not 20 <= level < 30, "a heap of a single pixel gets a small weight: 1/6 · 5/6"
+    assert 30 <= level < 120, "share of the dark · share of the light · (difference of their means)², for each of the five splits; the largest wins"
+
+
+@exercise("04.2", "The first and the last column that a crop from 0.2 % to 99.8 % of the ink keeps")
+def _(columns):
+    first, last = (int(column) for column in columns)
+    assert (first, last) != (1, 8), "columns count from 0"
+    assert last != 8, "from the first to the last inked pixel is what dust decides: in which column does the running total reach 99.8 % of 500?"
+    assert first not in (1, 2), "0.2 % of 500 is one pixel: does column 0 reach that?"
+    assert last != 6, "up to column 6 there are 497 of 500 pixels, which is 99.4 %"
+    assert (first, last) == (0, 7), "add up the columns from the left; the crop begins where the total reaches 1 and ends where it reaches 499"
+
+
+@exercise("04.3", "Height and width of a crop of 60 × 150 pixels on a canvas of 96 × 192 with a margin of 4, proportions kept")
+def _(size):
+    height, width = (float(side) for side in size)
+    assert (height, width) != (184, 74), "height comes first"
+    assert (height, width) not in ((88, 184), (96, 192)), "that fills the canvas in both directions, and squeezes: one factor for both sides"
+    assert (height, width) not in ((88, 220), (96, 240)), "at that factor it is too wide for the canvas: the smaller of the two factors counts"
+    assert (height, width) not in ((77, 192), (76, 192)), "and the margin? 4 pixels on each side are taken off first"
+    assert abs(height - 73.6) <= 0.6 and abs(width - 184) <= 0.6, "the factor is the smaller of (96 − 8)/60 and (192 − 8)/150"
+
+# %% ../nbs/16_learn.ipynb #exercises-04-part-2
+@exercise("04.4", "A function of a source: its ink image, None for a blank sheet, an error for a damaged file")
+def _(function):
+    from signver_kit.images import UnreadableImage
+    assert callable(function), "a function of one source is asked for: def ink_or_none(source): …"
+    rows, columns = np.mgrid[:60, :140]
+    written = np.where(np.abs(rows - 30 - 15 * np.sin(columns / 12)) < 3, 60, 238).astype(np.uint8)
+    ink = function(written)
+    assert ink is not None and np.shape(ink) == (150, 220), "where somebody wrote, the ink image is wanted: return what ink_image returns"
+    assert function(np.full((60, 140), 238, np.uint8)) is None, "a blank sheet is no accident: None"
+    for source in (b"", b"<html>404 not found</html>"):
+        try:
+            function(source)
+        except UnreadableImage:
+            continue
+        raise AssertionError("a damaged file came back as if nobody had signed: catch the error for blank paper, and no other")
+
+# %% ../nbs/16_learn.ipynb #exercises-05-part-1
+@exercise("05.1", "The loss of a triplet with distances 0.7 to the positive, 0.8 to the negative, and the margin 0.25")
+def _(loss):
+    assert not _near(loss, 0, 1e-9), "the negative is farther away than the positive, but not by the margin: something is still to be done"
+    assert not _near(loss, 0.35, 1e-6), "it is the positive's distance less the negative's, plus the margin"
+    assert not _near(loss, -0.1, 1e-6), "and the margin?"
+    assert not _near(loss, 0.1, 1e-6), "that is how much farther the negative is; the margin asks for more"
+    assert not _near(loss, 0.25, 1e-6), "the margin alone would be right if both were equally far"
+    assert _near(loss, 0.15, 1e-6), "max(0, d(a, p) − d(a, n) + m)"
+
+
+@exercise("05.2", "A function of the distance to the positive, distances to negatives and a margin: the position of the semi-hard negative")
+def _(function):
+    assert callable(function), "a function is asked for: def semi_hard(to_positive, to_negatives, margin): …"
+    found = function(0.5, [0.9, 0.3, 0.68, 0.6], 0.2)
+    assert not _near(found, 0.6), "the position is asked for, not the distance"
+    assert found != 1, "the nearest of all is nearer than the positive: that is the hard one"
+    assert found != 0, "the farthest is easy: it lies beyond the margin, and nothing is learnt from it"
+    assert found != 2, "of those in the band the nearest"
+    assert found == 3, "in the band lie the distances above 0.5 and below 0.5 + 0.2"
+    try:
+        fallback = function(0.5, [0.9, 0.3, 0.2], 0.2)
+    except Exception as error:
+        raise AssertionError(f"where nothing lies in the band it stops with {type(error).__name__}: then the nearest of all is wanted") from error
+    assert fallback == 2, "where nothing lies in the band, the nearest of all is wanted"
+    assert function(0.5, [0.5, 0.7, 0.6], 0.2) == 2, "a negative exactly as far as the positive is not farther, and one exactly at the margin is satisfied: both ends of the band are open"
+
+# %% ../nbs/16_learn.ipynb #exercises-05-part-2
+@exercise("05.3", "The kit's labels of genuine signatures of the signers 0 and 2 and of forgeries of the signers 0 and 2")
+def _(labels):
+    labels = [int(label) for label in labels]
+    assert len(labels) == 4, "four signatures, four labels"
+    assert labels != [0, 2, 0, 2], "that makes every forgery its victim's own: the mistake of the third picture"
+    assert labels != [0, 2, 0, -2], "−0 is 0: a forgery of signer 0 must not be signer 0"
+    assert labels != [0, 2, -1, -1], "whose forgery it is must not be lost: the error rates against skilled forgeries need it"
+    assert labels[:2] == [0, 2], "a genuine signature bears its signer's number"
+    assert labels == [0, 2, -1, -3], "genuine: s; forged: −(s + 1)"
+
+
+@exercise("05.4", "Which of the six epochs would you deliver?")
+def _(epoch):
+    assert epoch != 6, "perfect on what was learnt by heart, and best on those people's other signatures: who is the customer?"
+    assert epoch != 4, "best on the test: but whoever chooses by the test has no test any more"
+    assert epoch == 3, "only one column is for choosing: people who were not trained on, and who are not the test"
+
 # %% ../nbs/16_learn.ipynb #exercises-08
 @exercise("08.1", "Who is named for each of the three questioned signatures? A list, with None for nobody")
 def _(named):

@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from signver_kit.images import SignverError, to_ink
+from signver_kit.images import NoInk, SignverError, ink_image, to_ink
 from signver_kit.learn import EXERCISES, RESULTS_FILE, Result, check, exercise, find_tutorial, grade, grade_and_report, look_at
 from signver_kit.metrics import eer, far_frr
+
+
+def _caught(source, kind, instead=None):
+    "An ink image, or something else where an error of this kind is raised."
+    try:
+        return ink_image(source)
+    except kind:
+        return instead
+
 
 TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9]*.ipynb"))
 WRONG = {
@@ -22,6 +31,16 @@ WRONG = {
     "03.2": [lambda s: s, lambda s: s / 255, lambda s: s - np.median(s), lambda s: (s - s.mean()) / s.std(), lambda s: to_ink(s, input="masked"), lambda s: np.zeros_like(s),
              lambda s: s.astype(float) / np.median(s), "binarised"],
     "03.3": ["label_shuffle_eer", "background_auc", "questioned_only_auc", 4],
+    "04.1": [120, 130.8, 20, 25, 200, 15, "dark"],
+    "04.2": [(0, 8), (1, 8), (2, 6), (0, 6), (1, 7), (7, 0), 7, (0, 7, 8)],
+    "04.3": [(88, 184), (96, 192), (88, 220), (77, 192), (184, 74), (73, 180), 74],
+    "04.4": [None, ink_image, lambda s: None, lambda s: _caught(s, Exception), lambda s: _caught(s, ValueError), lambda s: _caught(s, NoInk, np.zeros((150, 220), np.float32)),
+             lambda s: to_ink(s)],
+    "05.1": [0, 0.35, -0.1, 0.1, 0.25, 0.2, "none"],
+    "05.2": [1, lambda p, n, m: int(np.argmin(n)), lambda p, n, m: int(np.argmax(n)), lambda p, n, m: min(d for d in n if d > p), lambda p, n, m: next(i for i, d in enumerate(n) if p < d < p + m),
+             lambda p, n, m: min((i for i, d in enumerate(n) if p < d < p + m), key=lambda i: n[i]), lambda p, n, m: int(np.argmin(np.where((np.array(n) >= p) & (np.array(n) < p + m), n, 9)))],
+    "05.3": [[0, 2, 0, 2], [0, 2, 0, -2], [0, 2, -1, -1], [0, 2, -1], [1, 3, -1, -3], [0, 2, 1, 3], "genuine"],
+    "05.4": [6, 4, 1, 5, 2],
     "08.1": [["Ben", "Ann", "Ben"], ["Ben", None, "Ann"], ["Ben", None, ["Ann", "Ben", "Dan"]], ["Ann", None, "Ben"], ["Ben", None], None],
     "08.2": [20, 22, 460, 21.02, 2100],
     "08.3": ["Ben", lambda d, t: min(d, key=d.get), lambda d, t: next((n for n in d if d[n] <= t), None), lambda d, t: min(d, key=d.get) if min(d.values()) <= t else None,
