@@ -138,6 +138,28 @@ def _near(answer, right, tolerance=1e-6):
     answer, right = np.asarray(answer, float), np.asarray(right, float)
     return answer.shape == right.shape and bool(np.all(np.abs(answer - right) <= tolerance))
 
+# %% ../nbs/16_learn.ipynb #exercises-01
+@exercise("01.1", "The cosine distance of the embeddings (0.8, 0.6) and (0.6, 0.8)")
+def _(distance):
+    assert not _near(distance, 0.96, 1e-6), "that is the similarity, large for alike signatures; the distance is 1 less it"
+    assert not _near(distance, 0.08 ** 0.5, 1e-3), "that is the straight line between the two points, the Euclidean distance"
+    assert not _near(distance, 0.52, 1e-6), "one product only: multiply place by place, then add up both"
+    assert _near(distance, 0.04, 1e-6), "1 - (0.8 · 0.6 + 0.6 · 0.8)"
+
+
+@exercise("01.2", "Is a signature with the distances 0.28, 0.45 and 0.35 accepted at 0.40, if the mean counts?")
+def _(accepted):
+    assert isinstance(accepted, (bool, np.bool_)), "True or False, please"
+    assert accepted, "0.45 alone would be rejected; but what is the mean of the three?"
+
+
+@exercise("01.3", "The box (0.75, 0.10, 0.80, 0.35) in pixels of a page 1000 high and 800 wide: top, left, bottom, right")
+def _(pixels):
+    assert not _near(pixels, (600, 100, 640, 350), 1), "top and bottom are shares of the height, left and right of the width"
+    assert not _near(pixels, (80, 750, 280, 800), 1), "top comes first, then left"
+    assert not _near(pixels, (750, 80, 50, 200), 1), "the last two are bottom and right, not height and width"
+    assert _near(pixels, (750, 80, 800, 280), 1), "four numbers: fractions of 1000 for top and bottom, of 800 for left and right"
+
 # %% ../nbs/16_learn.ipynb #cell-3
 @exercise("02.1", "Which share of the eight forgeries is accepted at the threshold 0.7?")
 def _(far):

@@ -22,6 +22,9 @@ def _caught(source, kind, instead=None):
 
 TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9]*.ipynb"))
 WRONG = {
+    "01.1": [0.96, 0.08 ** 0.5, 0.52, 0, "0,04"],
+    "01.2": [False, 0.36, "yes", None],
+    "01.3": [(600, 100, 640, 350), (80, 750, 280, 800), (750, 80, 50, 200), (750, 80), 750],
     "02.1": [2 / 8, 3 / 13, 37.5, 0.2, 0.4, "3/8", None],
     "02.2": [0.5, lambda g, f, t: (np.mean(np.array(f) < t), np.mean(np.array(g) >= t)), lambda g, f, t: (np.mean(np.array(g) > t), np.mean(np.array(f) <= t)),
              lambda g, f, t: (sum(d <= t for d in f) / (len(f) + len(g)), sum(d > t for d in g) / (len(f) + len(g))), lambda g, f, t: (np.mean(np.array(f) <= t), np.mean(np.array(g) >= t))],
