@@ -22,13 +22,14 @@ from .archive import Archive
 from .boxes import CLASSES, draw_boxes
 from .descriptors import Description
 from .gallery import Gallery, Identification, Verification, to_png
-from .images import NoInk, SignverError, UnreadableImage, count_pages, crop_boxes, ink_mask, read_image
+from .images import NoInk, SignverError, count_pages, crop_boxes, ink_mask, read_image
+from .matcher import Matcher
 
 # %% auto #0
 __all__ = ['MARGIN', 'TAGS', 'PART_PAGES', 'PART_PIXELS', 'CANNOT_READ', 'PipelineError', 'NoSignature', 'widened',
            'single_signature', 'Finding', 'Annotation', 'share_inside', 'each_once', 'check_expected', 'Sheet',
-           'sheets', 'content_hash', 'PageVerification', 'PageIdentification', 'Indexed', 'SearchResult',
-           'SignaturePipeline']
+           'sheets', 'content_hash', 'OpenVinoNetwork', 'run_by_openvino', 'PageVerification', 'PageIdentification',
+           'Indexed', 'SearchResult', 'SignaturePipeline']
 
 # %% ../nbs/14_pipeline.ipynb #pipelineerror
 class PipelineError(SignverError, ValueError):
@@ -306,6 +307,25 @@ def content_hash(source) -> str:
         found.update(f"{array.shape} {array.dtype} ".encode() + array.tobytes())
     return found.hexdigest()
 
+# %% ../nbs/14_pipeline.ipynb #openvino-network
+class OpenVinoNetwork:
+    "A Keras network run by OpenVINO, as far as cleaner and extractor ask of a network: predict_on_batch, output_shape. ModuleNotFoundError where OpenVINO is not installed."
+
+    def __init__(self, network):
+        from signver_kit.detector import openvino_forward
+
+        self.predict_on_batch, self.output_shape = openvino_forward(network), network.output_shape
+
+
+def run_by_openvino(model):
+    "A loaded Detector, Cleaner or MetricExtractor whose network OpenVINO runs from now on. Returns it."
+    network = OpenVinoNetwork(model.model)
+    if hasattr(model, "forward"):
+        model.forward = network.predict_on_batch
+    else:
+        model.model = network
+    return model
+
 # %% ../nbs/14_pipeline.ipynb #stages
 class _Stages:
     "The models of a pipeline. The public class is `SignaturePipeline`."
@@ -319,21 +339,23 @@ class _Stages:
 
     @classmethod
     def load(cls, gallery=None, archive=None, detect=True, clean=True, extract=True, detect_threshold=0.5, engine=None, **options):
-        """A pipeline, ready to work. gallery, archive: folders (made when the first signature is put in) or a Gallery; detect, clean, extract: True for the package's weights, False to leave the stage out, a model
-        folder, or a loaded model. Without detecting, a picture is one signature. engine: the detector's, "keras" or "openvino"; options: matcher, classes, margin. Errors as the models' own `load`."""
-        def stage(wanted, name, **how):
-            if wanted is False:
-                return None
-            if wanted is not True and not isinstance(wanted, (str, Path)):
-                return wanted
-            from signver_kit import cleaner, detector, extractor  # Keras: only now
+        """A pipeline, ready to work. gallery, archive: folders (made when the first signature is put in) or a Gallery; detect, clean, extract: True for the package's weights, False to leave the stage out,
+        a model folder, or a loaded model. Without detecting, a picture is one signature. engine: what runs the models that are loaded here, "keras" or "openvino"; options: matcher, classes, margin.
+        An extractor's folder with a matcher.json brings its matcher. Errors as the models' own `load`; ModuleNotFoundError where OpenVINO is not installed."""
+        if engine not in (None, "keras", "openvino"):
+            raise PipelineError(f"engine must be keras or openvino, got {engine!r}")
+        from signver_kit import cleaner, detector, extractor  # Keras: only now
 
-            model = {"detect": detector.Detector, "clean": cleaner.Cleaner, "extract": extractor.MetricExtractor}[name]()
-            return model.load(None if wanted is True else wanted, **how)
+        def stage(wanted, kind):
+            if wanted is False or not isinstance(wanted, (bool, str, Path)):
+                return wanted or None
+            model = kind().load(None if wanted is True else wanted)
+            return run_by_openvino(model) if engine == "openvino" else model
 
-        if engine is not None and detect is not True and not isinstance(detect, (str, Path)):
-            raise PipelineError(f"engine is for a detector that is loaded here, got {engine!r} with detect={detect!r}: load(engine=…) that detector yourself")
-        models = stage(detect, "detect", **({"engine": engine} if engine else {})), stage(clean, "clean"), stage(extract, "extract")
+        own = Path(extract) / "matcher.json" if isinstance(extract, (str, Path)) else None
+        if own is not None and own.is_file():
+            options.setdefault("matcher", Matcher().load(own))
+        models = stage(detect, detector.Detector), stage(clean, cleaner.Cleaner), stage(extract, extractor.MetricExtractor)
         return cls(*models, gallery, archive, detect_threshold=detect_threshold, **options)
 
 # %% ../nbs/14_pipeline.ipynb #drawers

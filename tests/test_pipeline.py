@@ -226,8 +226,21 @@ def test_stages_left_out(shipped, form):
         SignaturePipeline(shipped.detector, gallery="nowhere").enrol(form.image, "Ann")
     with pytest.raises(PipelineError, match="needs the archive"):
         shipped.search(form.image)
-    with pytest.raises(PipelineError, match="engine is for a detector that is loaded here"):
-        SignaturePipeline.load(detect=False, engine="openvino")
+    with pytest.raises(PipelineError, match="engine must be keras or openvino, got 'onnx'"):
+        SignaturePipeline.load(engine="onnx")
+
+
+def test_openvino_runs_cleaner_and_extractor():
+    "Small networks, untrained: what matters is that they are asked in the right way. The detector's own test is in test_detector."
+    pytest.importorskip("openvino")
+    from signver_kit.cleaner import Cleaner, CleanerConfig, build_cleaner
+    from signver_kit.extractor import ExtractorConfig, MetricExtractor, build_extractor
+
+    configs = CleanerConfig(channels=(4, 8), longest=96, shortest=48), ExtractorConfig(width=8, input_size=(64, 96), embedding_dim=32, views=2)
+    for model, ask in ((Cleaner(build_cleaner(configs[0]), configs[0]), lambda model: np.concatenate([one.ravel() for one in model.clean([page_of((0, 0))[:300], page_of((1, 1))[:200]])])),
+                       (MetricExtractor(build_extractor(configs[1]), configs[1]), lambda model: model.extract([page_of((0, 0)), page_of((1, 1))]))):
+        before = ask(model)
+        assert np.abs(ask(module.run_by_openvino(model)) - before).max() < 0.02 and not hasattr(model.model, "layers")
 
 
 def test_a_crop_without_ink_stays_and_says_why(toy):
