@@ -465,6 +465,28 @@ def _(letters):
     assert not letters & {"c", "f"}, "c, f: the device and the time it took change the speed, not what was asked"
     assert letters == {"b", "d", "e"}, "were the same pictures shown, in the same form, of the same people?"
 
+# %% ../nbs/16_learn.ipynb #exercises-12
+@exercise("12.1", "How many times as fast is training, if preparing takes 12 ms, computing 30 ms, and computing becomes ten times as fast?")
+def _(times):
+    assert not _near(times, 10, 1e-3), "the card is; but who makes its batches?"
+    assert not _near(times, 42 / 15, 1e-2), "that is for one after the other; side by side a step takes the longer of the two"
+    assert not _near(times, 30 / 15, 1e-3) and not _near(times, 42 / 12, 1e-2), "before and after must be reckoned alike: the longer of preparing and computing"
+    assert _near(times, 2.5, 1e-3), "a step took 30 ms; which of the two parts is the longer now?"
+
+
+@exercise("12.2", "From how many images a second on is a machine at 2.50 an hour as cheap as one at 0.09 with 230?")
+def _(rate):
+    assert not _near(rate, 230 * 0.09 / 2.5, 0.1), "the other way round: the dearer machine has to be faster"
+    assert _near(rate, 230 * 2.5 / 0.09, 15), "the price of an image is the price of an hour over its images: set both equal"
+
+
+@exercise("12.3", "How many seconds do 20,000 steps of 0.1 s take on eight cards with a scaling efficiency of 85 %?")
+def _(seconds):
+    assert not _near(seconds, 250, 0.5), "that would be an efficiency of 100 %"
+    assert not _near(seconds, 212.5, 0.5), "an efficiency below 1 makes it longer, not shorter"
+    assert not _near(seconds, 4.9, 0.05), "in seconds, please"
+    assert _near(seconds, 20_000 * 0.1 / 6.8, 0.5), "eight cards do the work of 8 · 0.85 of them"
+
 # %% ../nbs/16_learn.ipynb #cell-5
 @exercise("14.1", "Which of the eight mistakes can be seen in the shortened notebook? The set of their numbers")
 def _(numbers):
