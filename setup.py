@@ -40,7 +40,7 @@ setup(
                 + [f"Programming Language :: Python :: {p}" for p in pythons],
     python_requires=f">={settings['min_python']},<{minor_after(settings['max_python'])}",
     install_requires=lines("requirements"),
-    extras_require={extra: lines(f"{extra}_requirements") for extra in ("dev", "docs", "app", "openvino", "export", "gpu", "gaudi")},
+    extras_require={extra: lines(f"{extra}_requirements") for extra in ("dev", "docs", "app", "openvino", "export", "torch", "jax", "gpu", "gaudi")},
     entry_points={"console_scripts": lines("console_scripts")},
     # The benchmark notebooks travel inside the package, so that `signver bench` runs from a wheel. Their results do not.
     packages=[package, f"{package}._benchmarks"],

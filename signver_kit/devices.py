@@ -250,7 +250,7 @@ def missing_backend():
     remedies = [f"set KERAS_BACKEND={name}, which is" for name in others] + [f"pip install '{EXTRAS.get(wanted, wanted)}'"]
     return f"Keras is to run on {wanted}, which is not installed here: {', or '.join(remedies)}"
 
-
+# %% ../nbs/06_devices.ipynb #describe-machine
 def describe():
     "The machine in a few lines of text: its devices, what is missing, what Keras runs on, the settings that training would take."
     keras, backend, found = _version("keras"), _backend(), find_devices()

@@ -18,6 +18,7 @@ from test_cli_clean import invoke, names, read, stop_after, write
 from test_images import encrypted_pdf
 
 from signver_kit import batch, cli
+from signver_kit.boxes import CLASS_COLOURS, draw_boxes
 from signver_kit.images import UnreadableImage, crop_boxes, read_image
 from signver_kit.pages import read_coco
 
@@ -146,14 +147,14 @@ def test_labels_are_drawn_for_the_size_of_the_page():
     for shape in ((1, 1), (30, 20), (1000, 700, 3), (3508, 2480, 3)):
         found = Boxes(np.array([[0, 0, 0.02, 0.1], [0.5, 0.9, 0.6, 1.0], [0.97, 0.2, 1, 0.6]]), np.array([0.99, 0.7, 0.5]), ("signature", "date", "Größe"))
         before = np.full(shape, 255, np.uint8)
-        drawn = batch.draw_boxes(before, found)
+        drawn = draw_boxes(before, found)
         assert drawn.shape == (*shape[:2], 3) and drawn.dtype == np.uint8 and (before == 255).all()
         for box, name in zip(found.boxes, found.classes):
             row, column = min(round(box[0] * shape[0]), shape[0] - 1), min(round((box[1] + box[3]) / 2 * shape[1]), shape[1] - 1)
-            colour = batch.CLASS_COLOURS.get(name, (60, 60, 60))
+            colour = CLASS_COLOURS.get(name, (60, 60, 60))
             assert shape == (1, 1) or tuple(drawn[row, column]) == colour or shape[0] == 30  # on small pages the labels cover the frames
     label = drawn[int(0.02 * 3508) + 5:160, :700]  # no room above: below the box
-    assert (label == batch.CLASS_COLOURS["signature"]).all(-1).sum() > 5000 and (label == 255).all(-1).any()
+    assert (label == CLASS_COLOURS["signature"]).all(-1).sum() > 5000 and (label == 255).all(-1).any()
 
 
 def test_classes_of_ones_own(detect):
