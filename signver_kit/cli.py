@@ -21,6 +21,7 @@ from typing import Annotated, Optional
 import typer
 
 from . import __version__, benchmark
+from .commands import archive_app, desk_app, gallery_app
 from .console import DataOption, DebugOption, clear_errors, disk_full, out_folder, say, share, start_quietly, whole_number
 
 # %% ../nbs/17_cli.ipynb #app
@@ -30,6 +31,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets of signatures: which are here, are they sound, fetch one, make one.")
 app.add_typer(data_app, name="data")
+app.add_typer(desk_app)
+app.add_typer(gallery_app, name="gallery")
+app.add_typer(archive_app, name="archive")
 
 def show_version(wanted: bool) -> None:
     "What --version does, before any command is looked at."
@@ -42,7 +46,7 @@ def show_version(wanted: bool) -> None:
 def signver(
     version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")] = False,
 ):
-    "Offline handwritten signature verification: benchmarks, data sets, detecting, cleaning, training, exporting, devices."
+    "Offline handwritten signature verification: pages, galleries, archives, benchmarks, data sets, detecting, cleaning, training, exporting, devices."
 
 # %% ../nbs/17_cli.ipynb #listing
 def listing(name=None) -> str:

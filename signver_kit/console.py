@@ -109,21 +109,21 @@ def run_whole(work, how_to_go_on) -> int:
 
 def command_line(name: str, inputs, out, options: dict, flags: dict) -> str:
     "The command line that goes on with an interrupted run: options with a value, and flags that are wanted, with their dashes."
-    words = ["signver", name, "--out", str(out)]
+    words = ["signver", name, *(["--out", str(out)] if out is not None else [])]
     words += [word for option, value in options.items() if value is not None for word in (option, str(value))]
     words += [flag for flag, wanted in flags.items() if wanted]
     return shlex.join([*words, *(["--"] if any(one.startswith("-") for one in inputs) else []), *inputs])
 
 # %% ../nbs/16_console.ipynb #loaded
-def loaded(model, kind, weights):
+def loaded(model, kind, weights, option="--weights", **how):
     "The model with the weights of a folder, the package's without one. ValueError or FileNotFoundError that names the folder for what is no such model."
     try:
-        return model.load(weights and weights.expanduser())
+        return model.load(weights and weights.expanduser(), **how)
     except (SignverError, FileNotFoundError):  # they say it well
         raise
     except Exception as problem:  # a file of the folder is not what its name says: JSON, h5py and Keras have their own words for it
         reason = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
-        raise ValueError(f"--weights must name a folder that `signver train {kind}` wrote, {weights or 'the package'} holds something else ({reason})") from problem
+        raise ValueError(f"{option} must name a folder that `signver train {kind}` wrote, {weights or 'the package'} holds something else ({reason})") from problem
 
 
 def weights_hash(kind: str, weights) -> Optional[str]:

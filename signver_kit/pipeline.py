@@ -386,9 +386,8 @@ class _Looking(_Drawers):
 
     def _findings(self, pages, whole=None) -> list:
         "(findings, whether the picture is one signature) of each page, RGB uint8 (H, W, 3)."
-        greys = [cv2.cvtColor(page, cv2.COLOR_RGB2GRAY) for page in pages]
+        greys, parts = [cv2.cvtColor(page, cv2.COLOR_RGB2GRAY) for page in pages], []
         found, single = self._boxes(greys, whole)
-        parts = []
         for row, (grey, (boxes, scores, classes), taken) in enumerate(zip(greys, found, single)):
             crops = [grey] if taken else crop_boxes(grey, widened(boxes, grey.shape, self.margin))
             parts += [(row, Finding(str(name), tuple(map(float, box)), float(score), crop)) for name, box, score, crop in zip(classes, boxes, scores, crops)]
@@ -524,7 +523,7 @@ class PageVerification(_Result):
 
     def as_dict(self, pictures: bool = False, embeddings: bool = False) -> dict:
         "Plain JSON values; pictures and embeddings: see `Finding.as_dict`."
-        return {"claimed": self.claimed, "accepted": self.accepted, "best": self.best.as_dict(), "results": [result and result.as_dict() for result in self.results],
+        return {"claimed": self.claimed, "accepted": self.accepted, "best": self.best.as_dict(), "results": [None if result is None else result.as_dict() for result in self.results],
                 "page": self.page.as_dict(pictures, embeddings)}
 
     def _repr_html_(self) -> str:
@@ -552,7 +551,7 @@ class PageIdentification(_Result):
 
     def as_dict(self, pictures: bool = False, embeddings: bool = False) -> dict:
         "Plain JSON values; pictures and embeddings: see `Finding.as_dict`."
-        return {"signers": self.signers, "results": [result and result.as_dict() for result in self.results], "page": self.page.as_dict(pictures, embeddings)}
+        return {"signers": self.signers, "results": [None if result is None else result.as_dict() for result in self.results], "page": self.page.as_dict(pictures, embeddings)}
 
     def _repr_html_(self) -> str:
         rows = [(number, _thumb(self.page.findings[number].picture), result.signer or "nobody on file",
@@ -572,7 +571,7 @@ class _Asking(_Parties):
             chosen = [k for k, finding in enumerate(seen.findings) if finding.class_name == "signature" and finding.description is not None]
             if not chosen:
                 notes = "; ".join(f"{finding.class_name}: {finding.note}" for finding in seen.findings if finding.note) or f"{len(seen.findings)} finding(s), no signature among them"
-                raise NoSignature(f"there must be a signature to compare on {seen.document or 'the page'}, page {seen.number + 1}: {notes}. Is it another page, a blank one, or whole=True, the picture of one signature?")
+                raise NoSignature(f"there must be a signature to compare on {seen.document or 'the page'}, page {seen.number + 1}: {notes}. Is it another page? The picture of one signature is taken as such with whole=True (--crops)")
             return seen, chosen
         chosen = [int(which)] if isinstance(which, (int, np.integer)) else [int(one) for one in which]
         fit = [k for k, finding in enumerate(seen.findings) if finding.description is not None]
@@ -648,7 +647,7 @@ class _Listing(_Asking):
 class _Indexing(_Listing):
     "Documents into the archive."
 
-    def index(self, pages, progress: bool = False, force: bool = False, done: Indexed | None = None, whole: bool | None = False) -> Indexed:
+    def index(self, pages, progress: bool = False, force: bool = False, done: Indexed | None = None, whole: bool | None = None) -> Indexed:
         """Put the signatures on documents (see `sheets`) into the archive. Returns an Indexed; give one as `done` to watch it grow. force: look again at what is there. whole: see `annotate`.
         PipelineError for a document without a name, or two of one name. Killed at any moment, the archive is whole, and the same call goes on."""
         archive, done, hashes = self._drawer("archive", create=True), Indexed() if done is None else done, {}
