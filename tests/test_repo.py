@@ -380,7 +380,7 @@ def test_wheel_says_what_it_needs(wheel):
         assert "signver = signver_kit.cli:app" in archive.read(f"{info}/entry_points.txt").decode()
         assert any(name.startswith(info) and name.endswith("LICENSE") for name in archive.namelist())
     assert about["Requires-Python"] in {">=3.10,<3.14", "<3.14,>=3.10"}
-    assert set(about.get_all("Provides-Extra")) == {"dev", "docs", "app", "openvino", "export", "gpu", "gaudi"}
+    assert set(about.get_all("Provides-Extra")) == {"dev", "docs", "app", "openvino", "export", "torch", "jax", "gpu", "gaudi"}
     assert about["Description-Content-Type"] == "text/markdown"
     needs = [need for need in about.get_all("Requires-Dist") if "extra ==" not in need]
     assert {re.split(r"[\[<>=!~; ]", need)[0].lower() for need in needs} == requirements()
