@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import os
+import uuid
 from datetime import datetime, timezone
 
 import numpy as np
@@ -50,16 +51,15 @@ class Register:
     """The file that says which documents an archive has looked at. get(document): its entry or None; entries(): all of them, name -> entry. Writing is for who holds the archive's lock."""
 
     def __init__(self, path):
-        self.path, self._forget = path, lambda: setattr(self, "_state", (None, 0, {}))
+        self.path, self._forget = path, lambda: setattr(self, "_state", (b"", 0, {}))
         self._forget()
 
     def entries(self) -> dict:
         "name -> {document, sha256, pages, signatures, indexed}; sha256 is None where somebody began and did not end. Only what is new in the file is read."
         try:
             with open(self.path, "rb") as file:
-                about = os.fstat(file.fileno())
-                inode, offset, known = self._state
-                if inode != about.st_ino or offset > about.st_size:
+                first, (begins, offset, known) = file.read(64), self._state
+                if not first.startswith(begins) or offset > os.fstat(file.fileno()).st_size:  # it was rewritten
                     offset, known = 0, {}
                 file.seek(offset)
                 whole, _, _ = file.read().rpartition(b"\n")
@@ -71,7 +71,7 @@ class Register:
                 known[entry["document"]] = entry
             except (ValueError, KeyError, TypeError):  # torn by a process that died
                 continue
-        self._state = about.st_ino, offset + len(whole) + bool(whole), known
+        self._state = first, offset + len(whole) + bool(whole), known
         return known
 
     def get(self, document: str):
@@ -93,7 +93,7 @@ class _Rewritten(Register):
         kept = [entry for name, entry in self.entries().items() if name != without]
         beside = self.path.with_name(f".{self.path.name}.tmp")
         with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.writelines(json.dumps(entry).encode() + b"\n" for entry in kept)
+            file.writelines(json.dumps(entry).encode() + b"\n" for entry in [{"written": uuid.uuid4().hex}, *kept])  # the first line tells readers that it is another file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.path)

@@ -300,7 +300,7 @@ def _scale(shape, config):
 @lru_cache(maxsize=4)
 def _forward(model):
     # TensorFlow would trace the network anew for every size of picture, and complain about it; once for all sizes is enough.
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" or not isinstance(model, keras.Model):  # or it is run by something else, such as OpenVINO
         return model.predict_on_batch
     import tensorflow as tf
     return tf.function(partial(model, training=False), input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32)], jit_compile=False)

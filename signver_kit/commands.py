@@ -6,9 +6,10 @@
 __all__ = ['PagesArgument', 'GalleryOption', 'ArchiveOption', 'DetectorOption', 'CleanerOption', 'ExtractorOption',
            'NoCleanOption', 'CropsOption', 'EngineOption', 'LeastOption', 'RecursiveOption', 'PageOption',
            'WhichOption', 'ThresholdOption', 'JsonOption', 'desk_app', 'gallery_app', 'archive_app', 'needed',
-           'pages_given', 'distance', 'numbered', 'annotate', 'enrol', 'verify', 'identify', 'index', 'search',
-           'gallery_list', 'gallery_delete', 'gallery_erase', 'gallery_purge', 'gallery_export', 'gallery_import',
-           'gallery_reembed', 'archive_list', 'archive_erase', 'archive_forget', 'archive_purge', 'archive_reembed']
+           'pages_given', 'distance', 'engine_named', 'numbered', 'annotate', 'enrol', 'verify', 'identify', 'index',
+           'search', 'gallery_list', 'gallery_delete', 'gallery_erase', 'gallery_purge', 'gallery_export',
+           'gallery_import', 'gallery_reembed', 'archive_list', 'archive_erase', 'archive_forget', 'archive_purge',
+           'archive_reembed']
 
 # %% ../nbs/17_commands.ipynb #export-from-pathlib
 from pathlib import Path
@@ -27,7 +28,7 @@ CleanerOption = Annotated[Optional[Path], typer.Option(metavar="FOLDER", help="A
 ExtractorOption = Annotated[Optional[Path], typer.Option(metavar="FOLDER", help="An extractor of your own, with its matcher.json. Default: the package's.")]
 NoCleanOption = Annotated[bool, typer.Option("--no-clean", help="Compare crops as they are.")]
 CropsOption = Annotated[bool, typer.Option("--crops", help="Each picture is one signature, cut out already.")]
-EngineOption = Annotated[Optional[str], typer.Option(metavar="E", help="What runs the detector: keras or openvino.")]
+EngineOption = Annotated[Optional[str], typer.Option(metavar="E", help="What runs the networks: keras or openvino.")]
 LeastOption = Annotated[str, typer.Option("--detect-threshold", metavar="T", help="Boxes with a lower score are left out, 0 to 1.")]
 RecursiveOption = Annotated[bool, typer.Option("--recursive", "-r", help="Folders with the folders in them.")]
 PageOption = Annotated[Optional[str], typer.Option("--page", metavar="N", help="Only this page of each file, from 1.")]
@@ -63,6 +64,13 @@ def distance(option: str, text: Optional[str], words=()):
     return number
 
 
+def engine_named(text: Optional[str]) -> Optional[str]:
+    "The engine that --engine names; ValueError for another."
+    if text not in (None, "keras", "openvino"):
+        raise ValueError(f"--engine must be keras or openvino, got {text!r}")
+    return text
+
+
 def numbered(option: str, text: Optional[str], low: int) -> Optional[int]:
     "A whole number, or None."
     return None if text is None else whole_number(option, text, low)
@@ -88,7 +96,7 @@ def annotate(
             gallery = needed("gallery", gallery)
         if wanted is not None and out is not None:
             raise ValueError("--out is for lines a page, --expected asks by document: use --json and redirect it into a file")
-        setup = Setup(gallery, None, detector, cleaner, extractor, no_clean, crops, engine, share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1), as_json)
+        setup = Setup(gallery, None, detector, cleaner, extractor, no_clean, crops, engine_named(engine), share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1), as_json)
         pages = pages_given(pages, "annotate letters")
         code = annotate_and_report(pages, setup, out, force) if wanted is None else expected_and_report(pages, setup, wanted)
     raise typer.Exit(code)
@@ -106,7 +114,7 @@ def enrol(
     with clear_errors(debug):
         from signver_kit.desk import Setup, enrol_and_report
 
-        setup = Setup(needed("gallery", gallery), None, detector, cleaner, extractor, no_clean, crops, engine, share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1))
+        setup = Setup(needed("gallery", gallery), None, detector, cleaner, extractor, no_clean, crops, engine_named(engine), share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1))
         code = enrol_and_report(pages_given(pages, "enrol specimens --by-folder --gallery my-gallery"), setup, signer, by_folder, numbered("--which", which, 0), take_all)
     raise typer.Exit(code)
 
@@ -124,7 +132,7 @@ def verify(
 
         if claimed is None:
             raise ValueError("--claimed must say who is said to have signed, got nobody: for example --claimed Ann (signver gallery list shows who is on file)")
-        setup = Setup(needed("gallery", gallery), None, detector, cleaner, extractor, no_clean, crops, engine, share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1), as_json)
+        setup = Setup(needed("gallery", gallery), None, detector, cleaner, extractor, no_clean, crops, engine_named(engine), share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1), as_json)
         code = verify_and_report(pages_given(pages, "verify cheque.png --claimed Ann --gallery my-gallery"), claimed, setup, numbered("--which", which, 0), distance("--threshold", threshold, ("signer",)))
     raise typer.Exit(code)
 
@@ -139,7 +147,7 @@ def identify(
     with clear_errors(debug):
         from signver_kit.desk import Setup, identify_and_report
 
-        setup = Setup(needed("gallery", gallery), None, detector, cleaner, extractor, no_clean, crops, engine, share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1), as_json)
+        setup = Setup(needed("gallery", gallery), None, detector, cleaner, extractor, no_clean, crops, engine_named(engine), share("--detect-threshold", detect_threshold), recursive, numbered("--page", page, 1), as_json)
         code = identify_and_report(pages_given(pages, "identify cheque.png --gallery my-gallery"), setup, numbered("--which", which, 0), whole_number("--k", k, 1), distance("--threshold", threshold))
     raise typer.Exit(code)
 
@@ -154,7 +162,7 @@ def index(
     with clear_errors(debug):
         from signver_kit.desk import Setup, index_and_report
 
-        setup = Setup(None, needed("archive", archive), detector, cleaner, extractor, no_clean, crops, engine, share("--detect-threshold", detect_threshold), recursive)
+        setup = Setup(None, needed("archive", archive), detector, cleaner, extractor, no_clean, crops, engine_named(engine), share("--detect-threshold", detect_threshold), recursive)
         code = index_and_report(pages_given(pages, "index letters --archive my-archive"), setup, force)
     raise typer.Exit(code)
 
@@ -172,7 +180,7 @@ def search(
 
         if query is None:
             raise ValueError("search for whom? name somebody in the gallery, a page, or the picture of a signature: for example signver search Ann --archive my-archive --gallery my-gallery")
-        setup = Setup(gallery, needed("archive", archive), detector, cleaner, extractor, no_clean, crops, engine, share("--detect-threshold", detect_threshold), False, numbered("--page", page, 1), as_json)
+        setup = Setup(gallery, needed("archive", archive), detector, cleaner, extractor, no_clean, crops, engine_named(engine), share("--detect-threshold", detect_threshold), False, numbered("--page", page, 1), as_json)
         code = search_and_report(query, setup, whole_number("--k", k, 1), numbered("--which", which, 0), distance("--threshold", threshold))
     raise typer.Exit(code)
 

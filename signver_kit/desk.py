@@ -20,7 +20,8 @@ from .batch import find_pictures, pages_in
 from .console import command_line, loaded, run_whole, say, start_quietly
 from .gallery import AlreadyEnrolled, Gallery, check_signer
 from .images import SignverError
-from .pipeline import Indexed, NoSignature, PipelineError, Sheet, SignaturePipeline, check_expected
+from .matcher import Matcher
+from .pipeline import Indexed, NoSignature, PipelineError, Sheet, SignaturePipeline, check_expected, run_by_openvino
 
 # %% auto #0
 __all__ = ['NOWHERE', 'find_sheets', 'expected_of', 'open_drawer', 'Options', 'Setup', 'reason_of', 'looked_at', 'short', 'place',
@@ -103,21 +104,21 @@ class Setup(Options):
         "The extractor, and the matcher that was fitted for it: a folder's own, where it has one."
         start_quietly()
         from signver_kit.extractor import MetricExtractor
-        from signver_kit.matcher import Matcher
 
         own = self.extractor.expanduser() / "matcher.json" if self.extractor else None
         return loaded(MetricExtractor(), "extractor", self.extractor, "--extractor"), Matcher().load(own) if own and own.is_file() else None
 
     def pipeline(self, extract: bool = True) -> SignaturePipeline:
-        "The pipeline with its models loaded."
+        "The pipeline with its models loaded. extract: without, nothing is compared and so nothing cleaned."
         start_quietly()
         from signver_kit.cleaner import Cleaner
         from signver_kit.detector import Detector
 
         extractor, matcher = self.extractor_and_matcher() if extract else (None, None)
-        detector = None if self.crops else loaded(Detector(), "detector", self.detector, "--detector", **({"engine": self.engine} if self.engine else {}))
+        detector = None if self.crops else loaded(Detector(), "detector", self.detector, "--detector")
         cleaner = None if self.no_clean or not extract else loaded(Cleaner(), "cleaner", self.cleaner, "--cleaner")
-        return SignaturePipeline(detector, cleaner, extractor, self.gallery, self.archive, matcher=matcher, detect_threshold=self.detect_threshold)
+        models = [model if model is None or self.engine != "openvino" else run_by_openvino(model) for model in (detector, cleaner, extractor)]
+        return SignaturePipeline(*models, self.gallery, self.archive, matcher=matcher, detect_threshold=self.detect_threshold)
 
 # %% ../nbs/16_desk.ipynb #looked-at
 def reason_of(error) -> str:
@@ -366,7 +367,7 @@ def index_and_report(inputs, setup: Setup, force: bool = False) -> int:
 
     def work():
         with bar:
-            setup.pipeline().index(walked(), force=force, done=done, whole=setup.crops)
+            setup.pipeline().index(walked(), force=force, done=done)
             tell()
 
     code = run_whole(work, lambda what: say(f"{what}: {done.documents:,} documents were put in, each of them whole. The same command goes on where it stopped:\n    "

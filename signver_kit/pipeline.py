@@ -22,13 +22,14 @@ from .archive import Archive
 from .boxes import CLASSES, draw_boxes
 from .descriptors import Description
 from .gallery import Gallery, Identification, Verification, to_png
-from .images import NoInk, SignverError, UnreadableImage, count_pages, crop_boxes, ink_mask, read_image
+from .images import NoInk, SignverError, count_pages, crop_boxes, ink_mask, read_image
+from .matcher import Matcher
 
 # %% auto #0
 __all__ = ['MARGIN', 'TAGS', 'PART_PAGES', 'PART_PIXELS', 'CANNOT_READ', 'PipelineError', 'NoSignature', 'widened',
-           'is_one_signature', 'Finding', 'Annotation', 'share_inside', 'each_once', 'check_expected', 'Sheet',
-           'sheets', 'content_hash', 'PageVerification', 'PageIdentification', 'Indexed', 'SearchResult',
-           'SignaturePipeline']
+           'single_signature', 'Finding', 'Annotation', 'share_inside', 'each_once', 'check_expected', 'Sheet',
+           'sheets', 'content_hash', 'OpenVinoNetwork', 'run_by_openvino', 'PageVerification', 'PageIdentification',
+           'Indexed', 'SearchResult', 'SignaturePipeline']
 
 # %% ../nbs/14_pipeline.ipynb #pipelineerror
 class PipelineError(SignverError, ValueError):
@@ -49,28 +50,40 @@ def widened(boxes, shape, margin=MARGIN):
     step = margin * np.sqrt(np.maximum((boxes[:, 2] - boxes[:, 0]) * height * (boxes[:, 3] - boxes[:, 1]) * width, 0))
     return np.clip(boxes + step[:, None] * np.array([-1 / height, -1 / width, 1 / height, 1 / width]), 0, 1)
 
-# %% ../nbs/14_pipeline.ipynb #is-one-signature
-def is_one_signature(detector, grey, most_pieces: int = 40) -> bool:
-    "Whether a picture, uint8 (H, W), is of one signature and not a page with signatures on it: False where there is no ink, or more than `most_pieces` pieces of it."
+# %% ../nbs/14_pipeline.ipynb #single-signature
+def _around(ink, box) -> tuple:
+    "The box (top, left, bottom, right), in pixels, around another and every connected piece of ink that reaches into it."
+    top, left, bottom, right = box
+    _, labels = cv2.connectedComponents(ink.astype(np.uint8))
+    inside = np.isin(labels, np.setdiff1d(labels[top:bottom, left:right], [0]))
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return min(top, rows[0]), min(left, columns[0]), max(bottom, rows[-1] + 1), max(right, columns[-1] + 1)
+
+
+def single_signature(detector, grey, most_pieces: int = 40):
+    """The box of the signature, (ymin, xmin, ymax, xmax) in fractions, where a picture uint8 (H, W) is of one signature, and not a page with signatures on it. None for a page (also one
+    with a single signature less than half as wide and high as it), for no ink, and for more than `most_pieces` pieces of ink."""
     side = 240
     factor = side / max(grey.shape)
     small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     try:
         ink = ink_mask(small)
     except NoInk:
-        return False
+        return None
     if cv2.connectedComponents(ink.astype(np.uint8))[0] - 1 > most_pieces:
-        return False
-    size, (high, wide) = np.array([6 * side, 5 * side]), small.shape
-    top, left = (size - small.shape) // 2
+        return None
+    size, shape = np.array([6 * side, 5 * side]), np.array(small.shape)
+    corner = (size - shape) // 2
     sheet = np.full(size, np.median(small[~ink]) if not ink.all() else 255, np.uint8)
-    sheet[top:top + high, left:left + wide] = small
+    sheet[corner[0]:corner[0] + shape[0], corner[1]:corner[1] + shape[1]] = small
     found = detector.detect_pages([sheet], 0.5)[0]
     for box, name in zip(found.boxes, found.classes):
-        up, at, down, to = np.maximum(np.round(np.asarray(box) * [*size, *size]).astype(int) - [top, left, top, left], 0)
-        if name == "signature" and ink[up:down, at:to].sum() >= 0.8 * ink.sum():
-            return True
-    return False
+        top, left, bottom, right = np.clip(np.round(np.asarray(box) * [*size, *size]).astype(int) - [*corner, *corner], 0, [*shape, *shape])
+        if name == "signature" and ink[top:bottom, left:right].sum() >= 0.8 * ink.sum():
+            around = np.array(_around(ink, (top, left, bottom, right))) / [*shape, *shape]
+            if (around[2:] - around[:2]).max() >= 0.5:
+                return tuple(around.tolist())
+    return None
 
 # %% ../nbs/14_pipeline.ipynb #picture-of
 def _img(pixels, height=None) -> str:
@@ -146,7 +159,7 @@ class _Result:
 TAGS = {"signed": "signature", "initialled": "initials", "dated": "date", "redacted": "redaction"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Annotation(_Result):
     """A page that was looked at. findings: best first; image: RGB uint8 (H, W, 3), or None where it was not kept; document: name, number: page in it, from 0; error: why the page could not be
     looked at, else None; whole: the picture was taken for one signature; parties: {party: number of the finding or None}, where somebody was expected."""
@@ -294,6 +307,25 @@ def content_hash(source) -> str:
         found.update(f"{array.shape} {array.dtype} ".encode() + array.tobytes())
     return found.hexdigest()
 
+# %% ../nbs/14_pipeline.ipynb #openvino-network
+class OpenVinoNetwork:
+    "A Keras network run by OpenVINO, as far as cleaner and extractor ask of a network: predict_on_batch, output_shape. ModuleNotFoundError where OpenVINO is not installed."
+
+    def __init__(self, network):
+        from signver_kit.detector import openvino_forward
+
+        self.predict_on_batch, self.output_shape = openvino_forward(network), network.output_shape
+
+
+def run_by_openvino(model):
+    "A loaded Detector, Cleaner or MetricExtractor whose network OpenVINO runs from now on. Returns it."
+    network = OpenVinoNetwork(model.model)
+    if hasattr(model, "forward"):
+        model.forward = network.predict_on_batch
+    else:
+        model.model = network
+    return model
+
 # %% ../nbs/14_pipeline.ipynb #stages
 class _Stages:
     "The models of a pipeline. The public class is `SignaturePipeline`."
@@ -307,21 +339,23 @@ class _Stages:
 
     @classmethod
     def load(cls, gallery=None, archive=None, detect=True, clean=True, extract=True, detect_threshold=0.5, engine=None, **options):
-        """A pipeline, ready to work. gallery, archive: folders (made when the first signature is put in) or a Gallery; detect, clean, extract: True for the package's weights, False to leave the stage out, a model
-        folder, or a loaded model. Without detecting, a picture is one signature. engine: the detector's, "keras" or "openvino"; options: matcher, classes, margin. Errors as the models' own `load`."""
-        def stage(wanted, name, **how):
-            if wanted is False:
-                return None
-            if wanted is not True and not isinstance(wanted, (str, Path)):
-                return wanted
-            from signver_kit import cleaner, detector, extractor  # Keras: only now
+        """A pipeline, ready to work. gallery, archive: folders (made when the first signature is put in) or a Gallery; detect, clean, extract: True for the package's weights, False to leave the stage out,
+        a model folder, or a loaded model. Without detecting, a picture is one signature. engine: what runs the models that are loaded here, "keras" or "openvino"; options: matcher, classes, margin.
+        An extractor's folder with a matcher.json brings its matcher. Errors as the models' own `load`; ModuleNotFoundError where OpenVINO is not installed."""
+        if engine not in (None, "keras", "openvino"):
+            raise PipelineError(f"engine must be keras or openvino, got {engine!r}")
+        from signver_kit import cleaner, detector, extractor  # Keras: only now
 
-            model = {"detect": detector.Detector, "clean": cleaner.Cleaner, "extract": extractor.MetricExtractor}[name]()
-            return model.load(None if wanted is True else wanted, **how)
+        def stage(wanted, kind):
+            if wanted is False or not isinstance(wanted, (bool, str, Path)):
+                return wanted or None
+            model = kind().load(None if wanted is True else wanted)
+            return run_by_openvino(model) if engine == "openvino" else model
 
-        if engine is not None and detect is not True and not isinstance(detect, (str, Path)):
-            raise PipelineError(f"engine is for a detector that is loaded here, got {engine!r} with detect={detect!r}: load(engine=…) that detector yourself")
-        models = stage(detect, "detect", **({"engine": engine} if engine else {})), stage(clean, "clean"), stage(extract, "extract")
+        own = Path(extract) / "matcher.json" if isinstance(extract, (str, Path)) else None
+        if own is not None and own.is_file():
+            options.setdefault("matcher", Matcher().load(own))
+        models = stage(detect, detector.Detector), stage(clean, cleaner.Cleaner), stage(extract, extractor.MetricExtractor)
         return cls(*models, gallery, archive, detect_threshold=detect_threshold, **options)
 
 # %% ../nbs/14_pipeline.ipynb #drawers
@@ -359,18 +393,9 @@ class _Drawers(_Stages):
         "The Archive. PipelineError for a pipeline without, FileNotFoundError where nothing was indexed yet."
         return self._drawer("archive")
 
-# %% ../nbs/14_pipeline.ipynb #looking
-class _Looking(_Drawers):
-    "From pages to findings."
-
-    def _boxes(self, greys, whole):
-        "[(boxes, scores, classes)] of each page, and [whether it is one signature]."
-        one = [(0.0, 0.0, 1.0, 1.0)], [1.0], ["signature"]
-        if self.detector is None:
-            return [one] * len(greys), [True] * len(greys)
-        single = [is_one_signature(self.detector, grey) if whole is None else bool(whole) for grey in greys]
-        found = iter(self.detector.detect_pages([grey for grey, taken in zip(greys, single) if not taken], self.detect_threshold))
-        return [one if taken else next(found) for taken in single], single
+# %% ../nbs/14_pipeline.ipynb #comparing
+class _Compared(_Drawers):
+    "From crops to what is compared."
 
     def _described(self, pictures) -> list:
         "(Description or None, why not) of each picture."
@@ -384,21 +409,43 @@ class _Looking(_Drawers):
             return [(None, str(error).removeprefix("image 0: "))]
         return [(made[row], None) for row in range(len(pictures))]
 
+    def _compared(self, crops) -> list:
+        "(cleaned, Description, note) of each crop, None for what there is not. Where the cleaner left no ink, the crop is taken as it is."
+        if self.cleaner is None or not crops:
+            return [(None, *about) for about in self._described(crops)]
+        cleaned = [np.round(255 * one).astype(np.uint8) for one in self.cleaner.clean(crops)]
+        found = [(clean, *about) for clean, about in zip(cleaned, self._described(cleaned))]
+        for number, (_, description, note) in enumerate(found):
+            if description is None and note is not None:
+                again, still = self._described([crops[number]])[0]
+                found[number] = (None, again, "cleaning left no ink: the crop is compared as it is") if again is not None else (cleaned[number], None, still)
+        return found
+
+# %% ../nbs/14_pipeline.ipynb #looking
+class _Looking(_Compared):
+    "From pages to findings."
+
+    def _boxes(self, greys, whole):
+        "[(boxes, scores, classes)] of each page, and [the box of the one signature that it is of, or None]."
+        if whole or self.detector is None:
+            single = [(0.0, 0.0, 1.0, 1.0)] * len(greys)
+        else:
+            single = [single_signature(self.detector, grey) if whole is None else None for grey in greys]
+        rest = [grey for grey, box in zip(greys, single) if box is None]
+        found = iter(self.detector.detect_pages(rest, self.detect_threshold) if rest else ())
+        return [next(found) if box is None else ([box], [1.0], ["signature"]) for box in single], single
+
     def _findings(self, pages, whole=None) -> list:
         "(findings, whether the picture is one signature) of each page, RGB uint8 (H, W, 3)."
         greys, parts = [cv2.cvtColor(page, cv2.COLOR_RGB2GRAY) for page in pages], []
         found, single = self._boxes(greys, whole)
-        for row, (grey, (boxes, scores, classes), taken) in enumerate(zip(greys, found, single)):
-            crops = [grey] if taken else crop_boxes(grey, widened(boxes, grey.shape, self.margin))
+        for row, (grey, (boxes, scores, classes)) in enumerate(zip(greys, found)):
+            crops = crop_boxes(grey, widened(boxes, grey.shape, self.margin))
             parts += [(row, Finding(str(name), tuple(map(float, box)), float(score), crop)) for name, box, score, crop in zip(classes, boxes, scores, crops)]
         asked = [number for number, (_, finding) in enumerate(parts) if finding.class_name in self.classes]
-        pictures = [parts[number][1].crop for number in asked]
-        if self.cleaner is not None and pictures:
-            pictures = [np.round(255 * one).astype(np.uint8) for one in self.cleaner.clean(pictures)]
-        for number, picture, (description, note) in zip(asked, pictures, self._described(pictures)):
-            row, finding = parts[number]
-            parts[number] = row, replace(finding, cleaned=None if self.cleaner is None else picture, description=description, note=note)
-        return [(tuple(finding for row, finding in parts if row == own), taken) for own, taken in enumerate(single)]
+        for number, (cleaned, description, note) in zip(asked, self._compared([parts[number][1].crop for number in asked])):
+            parts[number] = parts[number][0], replace(parts[number][1], cleaned=cleaned, description=description, note=note)
+        return [(tuple(finding for row, finding in parts if row == own), box is not None) for own, box in enumerate(single)]
 
 # %% ../nbs/14_pipeline.ipynb #annotating
 PART_PAGES, PART_PIXELS = 8, 12_000_000
@@ -410,7 +457,7 @@ class _Annotating(_Looking):
 
     def annotate(self, page, number: int = 0, document: str | None = None, expected=None, whole: bool | None = None) -> Annotation:
         """Look at one page: an Annotation. page: path, bytes, array or Pillow image, `number`: which page of a PDF or TIFF, from 0; expected: see `check_expected`; whole: the picture is one signature (True), a page
-        (False), None: see `is_one_signature`. Errors: `images.read_image`'s, PipelineError; UnknownSigner for an expected name that is not in the gallery."""
+        (False), None: see `single_signature`. Errors: `images.read_image`'s, PipelineError; UnknownSigner for an expected name that is not in the gallery."""
         expected = None if expected is None else self._ready(expected)
         image = read_image(page, mode="rgb", page=number)
         [(findings, taken)] = self._findings([image], whole)
@@ -497,7 +544,7 @@ class _Parties(_Parts):
         return {party: chosen.get(party) for party in expected}
 
 # %% ../nbs/14_pipeline.ipynb #pageverification
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PageVerification(_Result):
     """The answer to a claim about a page. page: the Annotation; results: a Verification for each of its findings, None for what was not compared. True when one is accepted; best: the nearest."""
     claimed: str
@@ -532,7 +579,7 @@ class PageVerification(_Result):
         return self.best._repr_html_() + _table(["", "signature", "distance", "threshold", ""], rows) + _framed(self.page, 600)
 
 # %% ../nbs/14_pipeline.ipynb #pageidentification
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PageIdentification(_Result):
     "Who may have written what is on a page. page: the Annotation; results: an Identification for each of its findings, None for what was not compared. True when somebody is named; signers: who."
     page: Annotation
@@ -647,7 +694,7 @@ class _Listing(_Asking):
 class _Indexing(_Listing):
     "Documents into the archive."
 
-    def index(self, pages, progress: bool = False, force: bool = False, done: Indexed | None = None, whole: bool | None = False) -> Indexed:
+    def index(self, pages, progress: bool = False, force: bool = False, done: Indexed | None = None, whole: bool | None = None) -> Indexed:
         """Put the signatures on documents (see `sheets`) into the archive. Returns an Indexed; give one as `done` to watch it grow. force: look again at what is there. whole: see `annotate`.
         PipelineError for a document without a name, or two of one name. Killed at any moment, the archive is whole, and the same call goes on."""
         archive, done, hashes = self._drawer("archive", create=True), Indexed() if done is None else done, {}
@@ -668,7 +715,7 @@ class _Indexing(_Listing):
         return done
 
 # %% ../nbs/14_pipeline.ipynb #searchresult
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult(_Result):
     """The documents in which a signature was found, nearest first. documents: a table of document, page (from 0), box, distance, accepted, query (number of the finding that was asked, None for a signer on file),
     id (of the signature in the archive); query: what was asked; page: the Annotation of a page that was asked; searched: how many documents there are."""

@@ -247,13 +247,13 @@ def embed(model, images, batch_size=64, progress=False, views=1):
     `views` up to 9: the mean direction over the image as it is and slightly shifted, scaled and turned (test-time augmentation), at as many times the cost."""
     if not 1 <= views <= 9:
         raise ValueError(f"views must be 1 to 9, got {views}: 1 embeds the image as it is")
-    chunks = range(0, len(images), batch_size)
+    count, matrices = max(1, batch_size // views), view_matrices(images.shape[1:], views)  # all views of an image in one batch: a single signature is embedded twice as fast
     total = np.zeros((len(images), model.output_shape[-1]), np.float32)
-    for i in tqdm(chunks, desc="embedding", unit="batch", disable=not progress):
-        part = images[i:i + batch_size]
-        for matrix in view_matrices(images.shape[1:], views):
-            seen = part if matrix is None else np.stack([cv2.warpAffine(image, matrix, image.shape[::-1]) for image in part])
-            total[i:i + batch_size] += np.asarray(model.predict_on_batch(seen[..., None].astype(np.float32) / 255), np.float32)
+    for i in tqdm(range(0, len(images), count), desc="embedding", unit="batch", disable=not progress):
+        part = images[i:i + count]
+        seen = np.concatenate([part if matrix is None else np.stack([cv2.warpAffine(image, matrix, image.shape[::-1]) for image in part]) for matrix in matrices])
+        found = np.asarray(model.predict_on_batch(seen[..., None].astype(np.float32) / 255), np.float32)
+        total[i:i + count] = found.reshape(views, len(part), -1).sum(axis=0)
     return total / np.linalg.norm(total, axis=1, keepdims=True) if views > 1 else total
 
 
