@@ -10,7 +10,6 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import typer
@@ -24,10 +23,11 @@ from .matcher import Matcher
 from .pipeline import Indexed, NoSignature, PipelineError, Sheet, SignaturePipeline, check_expected, run_by_openvino
 
 # %% auto #0
-__all__ = ['NOWHERE', 'find_sheets', 'expected_of', 'open_drawer', 'Options', 'Setup', 'reason_of', 'looked_at', 'short', 'place',
-           'as_columns', 'Lines', 'page_row', 'annotate_and_report', 'expected_and_report', 'signers_of', 'enrol_page',
-           'enrol_and_report', 'answers', 'verify_and_report', 'identify_and_report', 'index_and_report',
-           'search_and_report', 'list_gallery', 'import_gallery', 'reembed', 'list_archive', 'erase_document']
+__all__ = ['NOWHERE', 'find_sheets', 'expected_of', 'open_drawer', 'Options', 'Setup', 'left_of', 'reason_of', 'looked_at',
+           'short', 'place', 'as_columns', 'Lines', 'page_row', 'annotate_and_report', 'expected_and_report',
+           'signers_of', 'enrol_page', 'enrol_and_report', 'answers', 'verify_and_report', 'identify_and_report',
+           'index_and_report', 'search_and_report', 'list_gallery', 'import_gallery', 'reembed', 'list_archive',
+           'erase_document']
 
 # %% ../nbs/16_desk.ipynb #find-sheets
 NOWHERE = Path(tempfile.gettempdir()) / "signver writes nothing here"
@@ -44,7 +44,7 @@ def find_sheets(inputs, recursive: bool = False, page: int | None = None) -> lis
         count = pages_in(file)
         if page is not None and page > count:
             raise ValueError(f"--page must be a page of every file, from 1, {file} has {count}: got {page}")
-        plan += [Sheet(path, number, str(path), count) for number in (range(count) if page is None else [page - 1])]
+        plan += [Sheet(path, number, str(path), count) for number in range(count)] if page is None else [Sheet(path, page - 1, str(path))]
     return plan
 
 
@@ -121,27 +121,33 @@ class Setup(Options):
         return SignaturePipeline(*models, self.gallery, self.archive, matcher=matcher, detect_threshold=self.detect_threshold)
 
 # %% ../nbs/16_desk.ipynb #looked-at
+def left_of(plan, done) -> list:
+    "The Sheets of a plan for which `done(sheet)` is not true, each by itself: it need not wait for the other pages of its document."
+    return [sheet._replace(pages=1) for sheet in plan if not done(sheet)]
+
+
 def reason_of(error) -> str:
     "What went wrong, on one line."
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def looked_at(pipe: SignaturePipeline, plan, count: dict, images: bool = False):
-    "Yield (document, [Annotation of each of its pages]) in the plan's order; count: done and failed grow. Failures are said on stderr, and are among the Annotations."
+    "Yield (document, [Annotation of each of its pages]), as soon as its last page is known; count: done and failed grow. Failures are said on stderr, and are among the Annotations."
     from tqdm import tqdm
 
     with tqdm(total=len(plan), desc="pages", unit="page", disable=not sys.stderr.isatty()) as bar:
-        for document, pages in groupby(pipe.annotate_all(plan, images=images), key=lambda seen: seen.document):
-            seen = []
-            for one in pages:
-                bar.update()
-                count["done" if one.error is None else "failed"] += 1
-                seen.append(one)
-                if one.error is not None:
-                    bar.write(f"failed: {place(one)}: {one.error}", file=sys.stderr)
-            yield document, seen
+        seen = []
+        for sheet, one in zip(plan, pipe.annotate_all(plan, images=images)):
+            bar.update()
+            count["done" if one.error is None else "failed"] += 1
+            seen.append(one)
+            if one.error is not None:
+                bar.write(f"failed: {place(one)}: {one.error}", file=sys.stderr)
+            if len(seen) == sheet.pages:
+                yield sheet.document, seen
+                seen = []
 
-
+# %% ../nbs/16_desk.ipynb #words
 def short(document: str) -> str:
     "A path as a reader wants it: from the working directory, where it lies below it."
     try:
@@ -199,7 +205,7 @@ def annotate_and_report(inputs, setup: Setup, out: Path | None = None, force: bo
     "Say what is on pages, one line each, on stdout or in a file of JSON lines. Returns the exit code."
     plan = find_sheets(inputs, setup.recursive, setup.page)
     file = Lines(out, force) if out else None
-    todo = [sheet for sheet in plan if not file or (sheet.document, sheet.number) not in file.done]
+    todo = left_of(plan, lambda sheet: file and (sheet.document, sheet.number) in file.done)
     count = {"done": 0, "failed": 0}
 
     def work():
@@ -268,7 +274,7 @@ def enrol_and_report(inputs, setup: Setup, signer=None, by_folder=False, which=N
     if (setup.gallery / "signatures.lance").is_dir():
         with open_drawer(Gallery, setup.gallery) as gallery:
             known = set(gallery.list()[["signer", "document", "page"]].itertuples(index=False, name=None))
-    todo = [sheet for sheet in plan if (signers[sheet.document], sheet.document, sheet.number) not in known]
+    todo = left_of(plan, lambda sheet: (signers[sheet.document], sheet.document, sheet.number) in known)
     count = {"done": 0, "failed": 0, "enrolled": 0, "already": len(plan) - len(todo)}
 
     def work():

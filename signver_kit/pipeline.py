@@ -10,7 +10,6 @@ import hashlib
 import html
 import json
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -260,7 +259,7 @@ def check_expected(expected):
 
 # %% ../nbs/14_pipeline.ipynb #sheets
 class Sheet(NamedTuple):
-    "A page to be looked at. source: path, bytes or array; number: page in it, from 0; document: its name, or None; pages: how many the source has."
+    "A page to be looked at. source: path, bytes or array; number: page in it, from 0; document: its name, or None; pages: how many of its pages are looked at."
     source: object
     number: int
     document: str | None
@@ -700,19 +699,27 @@ class _Indexing(_Listing):
         archive, done, hashes = self._drawer("archive", create=True), Indexed() if done is None else done, {}
         if self.extractor is None:
             raise PipelineError("an archive keeps embeddings, got a pipeline without the stage that makes them: load(extract=True)")
-        for name, pairs in groupby(self._all(self._unindexed(pages, archive, done, force, hashes), progress, whole), key=lambda pair: pair[0].document):
-            kept, looked, failed = [], 0, []
-            for sheet, seen in pairs:
-                looked += seen.error is None
-                failed += [] if seen.error is None else [(name, sheet.number, seen.error)]
-                kept += [(finding, sheet.number) for finding in seen.findings if finding.class_name == "signature" and finding.description is not None]
-            done.failed += failed
-            if looked:
-                embeddings = np.stack([finding.embedding for finding, _ in kept]) if kept else np.zeros((0, archive.model.dim), np.float32)
-                places = [{"page": number, "box": list(finding.box)} for finding, number in kept]
-                archive.put(name, hashes[name] + (f" without {len(failed)} page(s)" if failed else ""), [finding.picture for finding, _ in kept], embeddings, places, looked)
-                done.documents, done.pages, done.signatures = done.documents + 1, done.pages + looked, done.signatures + len(kept)
+        gathered = []
+        for sheet, seen in self._all(self._unindexed(pages, archive, done, force, hashes), progress, whole):
+            gathered.append(seen)
+            if len(gathered) == sheet.pages:  # a document is put in as soon as its last page is known
+                self._put(archive, hashes[sheet.document], gathered, done)
+                gathered = []
         return done
+
+    @staticmethod
+    def _put(archive, sha256, pages, done: Indexed) -> None:
+        "One document, all its pages."
+        name, looked = pages[0].document, [seen for seen in pages if seen.error is None]
+        done.failed += [(name, seen.number, seen.error) for seen in pages if seen.error is not None]
+        if not looked:
+            return
+        kept = [(finding, seen.number) for seen in looked for finding in seen.findings if finding.class_name == "signature" and finding.description is not None]
+        embeddings = np.stack([finding.embedding for finding, _ in kept]) if kept else np.zeros((0, archive.model.dim), np.float32)
+        if len(looked) < len(pages):
+            sha256 += f" without {len(pages) - len(looked)} page(s)"  # another content than the file's: it is looked at again
+        archive.put(name, sha256, [finding.picture for finding, _ in kept], embeddings, [{"page": number, "box": list(finding.box)} for finding, number in kept], len(looked))
+        done.documents, done.pages, done.signatures = done.documents + 1, done.pages + len(looked), done.signatures + len(kept)
 
 # %% ../nbs/14_pipeline.ipynb #searchresult
 @dataclass(frozen=True, eq=False, repr=False)
@@ -754,9 +761,15 @@ class SignaturePipeline(_Indexing):
         "(what was asked, [(finding or None, Description)], Annotation or None)."
         if isinstance(query, Description):
             return "a description", [(None, query)], None
-        if isinstance(query, str) and self._places["gallery"] is not None and query in self.gallery:
-            return f"signer {query}", [(None, self.gallery.references(query)[1])], None
-        if isinstance(query, str) and not Path(query).exists():
+        file = isinstance(query, str) and Path(query).exists()
+        if isinstance(query, str) and self._places["gallery"] is not None:
+            try:
+                if query in self.gallery:
+                    return f"signer {query}", [(None, self.gallery.references(query)[1])], None
+            except FileNotFoundError:
+                if not file:
+                    raise
+        if isinstance(query, str) and not file:
             known = "" if self._places["gallery"] is None else "the name of somebody in the gallery, "
             raise PipelineError(f"a query is {known}a page or the picture of a signature, got {query!r}, which is no file" + (" and nobody's name" if known else ": for names, load(gallery=FOLDER)"))
         seen, chosen = self._seen(query, number, which, whole)
