@@ -314,6 +314,48 @@ def _(epoch):
     assert epoch != 4, "best on the test: but whoever chooses by the test has no test any more"
     assert epoch == 3, "only one column is for choosing: people who were not trained on, and who are not the test"
 
+# %% ../nbs/16_learn.ipynb #exercises-07-part-1
+@exercise("07.1", "The IoU of [10, 10, 30, 50] and [20, 20, 40, 60]")
+def _(overlap):
+    assert not _near(overlap, 300 / 1600, 1e-4), "the shared part was counted twice: together they cover both areas less the shared one"
+    assert not _near(overlap, 300 / 800, 1e-4), "that is the share of one of the boxes; IoU divides by what both cover together"
+    assert not _near(overlap, 300, 1e-6), "that is the shared area; and over what?"
+    assert not _near(overlap, 1300 / 300, 1e-3), "upside down: intersection over union"
+    assert _near(overlap, 300 / 1300, 1e-3), "the shared part runs from the larger of both minima to the smaller of both maxima, in each direction"
+
+
+@exercise("07.2", "A function of boxes, scores and a threshold: the positions of the boxes that suppression keeps, surest first")
+def _(function):
+    assert callable(function), "a function is asked for: def suppress(boxes, scores, threshold): …"
+    row = np.array([[0, 0, 4, 10], [0, 2, 4, 12], [0, 4, 4, 14], [0, 6, 4, 16]])
+    apart = np.array([[0, 0, 4, 10], [20, 0, 24, 10], [40, 0, 44, 10]])
+    found = [int(k) for k in function(apart, [0.2, 0.9, 0.5], 0.5)]
+    assert sorted(found) == [0, 1, 2], "boxes that do not touch all stay"
+    assert found == [1, 2, 0], "the surest first"
+    found = [int(k) for k in function(row, [0.6, 0.9, 0.7, 0.8], 0.5)]
+    assert found != [1], "box 3 goes only if it overlaps a box that is kept: box 2 had been struck out before"
+    assert found != [1, 3, 2], "box 2 overlaps box 1 by more than the threshold"
+    assert found == [1, 3], "keep the surest, strike out what overlaps it by more than the threshold, go on with the rest"
+    assert [int(k) for k in function(row[:2], [0.9, 0.8], 2 / 3)] == [0, 1], "an IoU that equals the threshold is not above it"
+
+# %% ../nbs/16_learn.ipynb #exercises-07-part-2
+@exercise("07.3", "The average precision of right, false, right, false, with three true signatures")
+def _(ap):
+    assert not _near(ap, 0.5, 1e-3), "that is the precision when all four boxes are shown"
+    assert not _near(ap, 2 / 3, 1e-3), "that is the recall in the end (or the mean of the four precisions): average over recalls from 0 to 1"
+    assert not _near(ap, 5 / 6, 1e-3), "the third signature is never found, and counts with precision 0"
+    assert not _near(ap, 0.5, 0.02), "at each recall the best precision there or above"
+    assert _near(ap, (34 + 22) / 101, 3e-3), "up to recall 1/3 precision 1, up to 2/3 the precision after the third box, then 0"
+
+
+@exercise("07.4", "The threshold with the lowest cost, where a lost signature costs 10 and a false box 1")
+def _(threshold):
+    assert not _near(threshold, 0.5), "that would be right if both cost the same"
+    assert not _near(threshold, 0.1), "nearly: fewest are lost, but sixty false boxes have to be paid for"
+    assert not _near(threshold, 0.9), "fewest false boxes, and thirty lost signatures at 10 each"
+    assert not _near(threshold, 75), "that is the lowest cost; at which threshold?"
+    assert _near(threshold, 0.3), "10 times the lost ones and the false ones, for each of the five"
+
 # %% ../nbs/16_learn.ipynb #exercises-08
 @exercise("08.1", "Who is named for each of the three questioned signatures? A list, with None for nobody")
 def _(named):

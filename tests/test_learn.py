@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from signver_kit.boxes import iou, non_max_suppression
 from signver_kit.images import NoInk, SignverError, ink_image, to_ink
 from signver_kit.learn import EXERCISES, RESULTS_FILE, Result, check, exercise, find_tutorial, grade, grade_and_report, look_at
 from signver_kit.metrics import eer, far_frr
@@ -18,6 +19,12 @@ def _caught(source, kind, instead=None):
         return ink_image(source)
     except kind:
         return instead
+
+
+def _against_all(boxes, scores, threshold):
+    "Suppression as it is often written: by every surer box, the struck-out ones too."
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    return [int(k) for n, k in enumerate(order) if n == 0 or iou([boxes[k]], [boxes[j] for j in order[:n]]).max() <= threshold]
 
 
 TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9]*.ipynb"))
@@ -44,6 +51,11 @@ WRONG = {
              lambda p, n, m: min((i for i, d in enumerate(n) if p < d < p + m), key=lambda i: n[i]), lambda p, n, m: int(np.argmin(np.where((np.array(n) >= p) & (np.array(n) < p + m), n, 9)))],
     "05.3": [[0, 2, 0, 2], [0, 2, 0, -2], [0, 2, -1, -1], [0, 2, -1], [1, 3, -1, -3], [0, 2, 1, 3], "genuine"],
     "05.4": [6, 4, 1, 5, 2],
+    "07.1": [300 / 1600, 300 / 800, 300, 1300 / 300, 0.5],
+    "07.2": [3, lambda b, s, t: list(range(len(b))), lambda b, s, t: list(np.argsort(s)), lambda b, s, t: non_max_suppression(b, s, threshold=t, limit=1), _against_all,
+             lambda b, s, t: non_max_suppression(b, s, threshold=t - 1e-6), lambda b, s, t: [int(np.argmax(s))], lambda b, s, t: np.argsort(-np.array(s))],
+    "07.3": [0.5, 2 / 3, 5 / 6, 0.51, 0.6, 1],
+    "07.4": [0.5, 0.1, 0.9, 75, 0.7],
     "08.1": [["Ben", "Ann", "Ben"], ["Ben", None, "Ann"], ["Ben", None, ["Ann", "Ben", "Dan"]], ["Ann", None, "Ben"], ["Ben", None], None],
     "08.2": [20, 22, 460, 21.02, 2100],
     "08.3": ["Ben", lambda d, t: min(d, key=d.get), lambda d, t: next((n for n in d if d[n] <= t), None), lambda d, t: min(d, key=d.get) if min(d.values()) <= t else None,
@@ -80,7 +92,7 @@ def folded_answers(path):
         if asked:
             given = re.search(r"<details>.*?```python\n(.*?)```", block.source, re.S)
             assert given, f"{asked[1]} has no folded answer below it"
-            names = {"np": np, "to_ink": to_ink, "eer": eer, "far_frr": far_frr}
+            names = {"np": np, "to_ink": to_ink, "eer": eer, "far_frr": far_frr, "iou": iou}
             exec(given[1], names)
             answers[asked[1]] = names[asked[2]]
     return answers
