@@ -333,9 +333,10 @@ def _(function):
     assert sorted(found) == [0, 1, 2], "boxes that do not touch all stay"
     assert found == [1, 2, 0], "the surest first"
     found = [int(k) for k in function(row, [0.6, 0.9, 0.7, 0.8], 0.5)]
-    assert found != [1], "box 3 goes only if it overlaps a box that is kept: box 2 had been struck out before"
+    chain = [int(k) for k in function(row, [0.9, 0.8, 0.7, 0.6], 0.5)]
+    assert chain != [0], "a box goes only if it overlaps one that is kept: what was struck out strikes nothing out"
     assert found != [1, 3, 2], "box 2 overlaps box 1 by more than the threshold"
-    assert found == [1, 3], "keep the surest, strike out what overlaps it by more than the threshold, go on with the rest"
+    assert found == [1, 3] and chain == [0, 2], "keep the surest, strike out what overlaps it by more than the threshold, go on with the rest"
     assert [int(k) for k in function(row[:2], [0.9, 0.8], 2 / 3)] == [0, 1], "an IoU that equals the threshold is not above it"
 
 # %% ../nbs/16_learn.ipynb #exercises-07-part-2
