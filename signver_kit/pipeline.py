@@ -89,7 +89,7 @@ def _img(pixels, height=None) -> str:
     "An <img> that holds its pixels itself: nothing is fetched. Without a height, as large as the picture."
     data = cv2.imencode(".jpg", pixels if pixels.ndim == 2 else pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
     style = f' style="height:{height}px"' if height else ""
-    return f'<img alt="{"page" if jpeg else "signature"}"{style} src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+    return f'<img alt="{"signature" if height else "page"}"{style} src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
 
 
 def _small(pixels, longest):
