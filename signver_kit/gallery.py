@@ -480,7 +480,7 @@ def build_ivf(vectors: np.ndarray, lists: int | None = None, recall: float = 0.9
     rng, dim = np.random.default_rng(seed), vectors.shape[1]
     lists = lists or int(np.sqrt(len(vectors)))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed, index.cp.min_points_per_centroid = seed, 1
+    index.cp.seed, index.cp.min_points_per_centroid, index.parallel_mode = seed, 1, 1  # 1: the lists of one query are shared out among the cores
     index.train(vectors[np.sort(rng.choice(len(vectors), min(len(vectors), 50 * lists), replace=False))])
     index.add(vectors)
     asked = vectors[np.sort(rng.choice(len(vectors), 200, replace=False))]

@@ -27,6 +27,12 @@ def _against_all(boxes, scores, threshold):
     return [int(k) for n, k in enumerate(order) if n == 0 or iou([boxes[k]], [boxes[j] for j in order[:n]]).max() <= threshold]
 
 
+def _by_rule(name, signer=r"[a-z]+-\d+", kinds=("genuine", "skilled"), end=""):
+    "Who and what a file's name says, as exercise 13.1 asks; with options, one mistake."
+    match = re.fullmatch(rf".*?({signer}).*?-(orig|forg)-\d+\.png{end}", name)
+    return match and (match[1], dict(zip(("orig", "forg"), kinds))[match[2]])
+
+
 TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9]*.ipynb"))
 WRONG = {
     "01.1": [0.96, 0.08 ** 0.5, 0.52, 0, "0,04"],
@@ -77,6 +83,11 @@ WRONG = {
     "12.1": [10, 42 / 15, 2, 3.5, 12, "2,5"],
     "12.2": [230 * 0.09 / 2.5, 230, 3000, 27.8],
     "12.3": [250, 212.5, 4.9, 2000, 1700],
+    "13.1": ["miller", lambda n: None, lambda n: _by_rule(n, kinds=("orig", "forg")), lambda n: _by_rule(n, signer="[a-z]+"), lambda n: _by_rule(n, signer="[1-9]\\d*"), lambda n: _by_rule(n, end=".*"),
+             lambda n: _by_rule(n) or ("?", "genuine")],
+    "13.2": [50 / 64, 1 / 32, 48.4375, 25, 0, "few"],
+    "13.3": [{2}, {2, 3, 4}, {1, 3, 4, 5, 6, 7}, {2, 4, 5, 6}, {2, 3, 4, 7}, range(1, 8), {2, 3, 4, 5, 6, 7, 8}],
+    "13.4": ["a", {"b"}, {"b", "c", "d"}, {"b", "d", "e"}, set(), {"d"}],
     "14.1": [{1, 2, 3, 4, 5}, {2, 3, 5}, set(), {2, 3, 4, 5, 8}, {2, 3, 4, 5, 6}, 2, {2, 3, 4, 5, 9}],
     "14.2": [0.8, 0.64, 0.68, 0.2, 0.4],
     "14.3": [0.3, lambda yv, dv, yt, dt: eer(yt, dt).value, lambda yv, dv, yt, dt: eer(yv, dv).value, lambda yv, dv, yt, dt: np.mean(far_frr(yt, dt, eer(yt, dt).threshold)),
@@ -92,7 +103,7 @@ def folded_answers(path):
         if asked:
             given = re.search(r"<details>.*?```python\n(.*?)```", block.source, re.S)
             assert given, f"{asked[1]} has no folded answer below it"
-            names = {"np": np, "to_ink": to_ink, "eer": eer, "far_frr": far_frr, "iou": iou}
+            names = {"np": np, "re": re, "to_ink": to_ink, "eer": eer, "far_frr": far_frr, "iou": iou}
             exec(given[1], names)
             answers[asked[1]] = names[asked[2]]
     return answers
