@@ -40,8 +40,7 @@ def _stream(seed, index, purpose, part=0):
 
 
 def _pick(rng, items):
-    # One of a sequence. rng.choice would copy it into an array first: 20 times as slow, and words would become NumPy strings.
-    return items[int(rng.integers(len(items)))]
+    return items[int(rng.integers(len(items)))]      # rng.choice would copy them into an array first: 20 times as slow, and words would become NumPy strings
 
 
 _FAMILIES = (("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"), ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic"),
