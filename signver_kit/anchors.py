@@ -71,28 +71,40 @@ def decode_boxes(shifts, anchors):
 PAPER, NOT_ASKED = -1, -2
 
 
+def _touching(sides, boxes):
+    # Indexes of the anchors that lie over any of the boxes at all: a few hundred of tens of thousands, and the only ones that need be measured.
+    (top, left, bottom, right), near = sides, np.zeros(sides.shape[1], bool)
+    for y0, x0, y1, x1 in boxes.tolist():
+        near |= (top < y1) & (bottom > y0) & (left < x1) & (right > x0)
+    return np.flatnonzero(near)
+
+
 def assign_targets(anchors, boxes, classes, ignored=(), *, high=0.5, low=0.4):
     """What each anchor is to answer: float32 (N, 5), the class (`PAPER`, `NOT_ASKED` or 0, 1, …) and four shifts.
 
     anchors (N, 4), boxes (K, 4) and ignored (M, 4) in pixels; classes (K,) ints. An anchor of which more than 0.4 lies in an ignored box is not asked."""
     targets = np.zeros((len(anchors), 5), np.float32)
     targets[:, 0] = PAPER
-    boxes, ignored = as_boxes(boxes), as_boxes(ignored, "ignored")
-    if len(ignored):
-        cut = np.minimum(anchors[:, None, 2:], ignored[None, :, 2:]) - np.maximum(anchors[:, None, :2], ignored[None, :, :2])
-        share = np.clip(cut, 0, None).prod(-1) / (anchors[:, 2:] - anchors[:, :2]).prod(-1)[:, None]
-        targets[share.max(1) > 0.4, 0] = NOT_ASKED
-    if len(boxes):
-        overlap = iou(anchors, boxes)
+    boxes, ignored, sides = as_boxes(boxes), as_boxes(ignored, "ignored"), np.ascontiguousarray(np.transpose(anchors))
+    near = _touching(sides, ignored)
+    if len(near):
+        some = anchors[near]
+        cut = np.minimum(some[:, None, 2:], ignored[None, :, 2:]) - np.maximum(some[:, None, :2], ignored[None, :, :2])
+        share = np.clip(cut, 0, None).prod(-1) / (some[:, 2:] - some[:, :2]).prod(-1)[:, None]
+        targets[near[share.max(1) > 0.4], 0] = NOT_ASKED
+    near = _touching(sides, boxes)
+    if len(near):
+        overlap = iou(anchors[near], boxes)
         owner, best = overlap.argmax(1), overlap.max(1)
-        targets[best >= low, 0] = NOT_ASKED
         responsible = best >= high
         for k, top in enumerate(overlap.max(0)):
             if top > 0:
                 own = overlap[:, k] >= top - 1e-9
                 owner[own], responsible[own] = k, True
-        targets[responsible, 0] = np.asarray(classes)[owner[responsible]]
-        targets[responsible, 1:] = encode_boxes(boxes[owner[responsible]], anchors[responsible])
+        targets[near[best >= low], 0] = NOT_ASKED
+        own, owner = near[responsible], owner[responsible]
+        targets[own, 0] = np.asarray(classes)[owner]
+        targets[own, 1:] = encode_boxes(boxes[owner], anchors[own])
     return targets
 
 # %% ../nbs/08_anchors.ipynb #focal-loss

@@ -11,9 +11,11 @@ import hashlib
 import json
 import math
 import sys
+from bisect import bisect
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from statistics import NormalDist
 
 import cv2
 import matplotlib
@@ -32,12 +34,13 @@ _DIRT, _KIND, _LAYOUT, _SCAN, _LETTERS, _FORGED = range(100, 106)        # purpo
 
 
 def _stream(seed, index, purpose, part=0):
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, purpose, part))))
+    address = seed, index, purpose, part
+    words = np.array(address, np.uint32) if max(address) < 2**32 else address           # the same stream; an array is read faster than a tuple
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
 def _pick(rng, items):
-    # One of a sequence. rng.choice would copy it into an array first: 20 times as slow, and words would become NumPy strings.
-    return items[int(rng.integers(len(items)))]
+    return items[int(rng.integers(len(items)))]      # rng.choice would copy them into an array first: 20 times as slow, and words would become NumPy strings
 
 
 _FAMILIES = (("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"), ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic"),
@@ -46,7 +49,7 @@ _FAMILIES = (("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"), ("DejaVuSe
 _STYLES = ("regular", "bold", "italic")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def _font(path, size):
     # The basic layout engine: the other one, Raqm, is not in every build of Pillow and would set lines a little differently.
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
@@ -55,7 +58,7 @@ def _font(path, size):
 @lru_cache(maxsize=200_000)
 def _length(path, text):
     # In ems, from large type: small type is set in whole pixels, and a page would be laid out differently at each resolution.
-    return _font(path, 64).getlength(text) / 64
+    return _case(path, 64).line(text)[1] / 64 / 64
 
 
 _SPECIMEN = "Sincerely yours, the quick brown fox jumps over 23 lazy dogs. Payment due 1,047"
@@ -68,6 +71,7 @@ def _set_in(path, size):
     return min((_font(path, s) for s in sizes), key=lambda font: abs(font.getlength(_SPECIMEN) - size * _length(path, _SPECIMEN)))
 
 # %% ../nbs/05_documents.ipynb #open-fonts
+@lru_cache(maxsize=1)
 def open_fonts():
     """The families of typefaces that come with Matplotlib: a tuple of (regular, bold, italic) paths. All may be used and passed on by anybody."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
@@ -106,6 +110,40 @@ whether until during without against through""".split())
 _SYLLABLES = tuple("ba bel bor bra cal can cor dal den dor el fal fen gar gre hal hol jo kal kel lan lin lor mal mar mel mon nal nor pel per ran rin ros "
                    "sal sel tam tel tor ul van vel vi wal wen wil yor zan".split())
 _ENDINGS = tuple("ton ley man son ford well by ham wick ers ero ani ova en is ard ott ino ski ler".split())
+
+# %% ../nbs/05_documents.ipynb #type-case
+class _Case:
+    # A type case: letters of one face and size, each drawn by Pillow once. `letters`: (coverage uint16 (h, w), left, top, how far the pen moves on); `gaps`: what it
+    # moves besides between a pair of letters. Pens are in 64ths of a pixel.
+    def __init__(self, path, size):
+        self.font, self.size, self.letters, self.gaps = _font(path, size), size, {}, {}
+        self.large = _case(path, 64) if size < 64 else None
+
+    def cast(self, letter):
+        mask, (left, top) = self.font.getmask2(letter, anchor="ls")
+        return np.array(mask, np.uint16).reshape(mask.size[::-1]), left, top, round(64 * self.font.getlength(letter))
+
+    def gap(self, pair):
+        # Most pairs have none in large type, and then none in any smaller: they need not be measured at each size.
+        if pair not in self.gaps:
+            none = self.large and not self.large.gap(pair)
+            self.gaps[pair] = 0 if none else round(64 * (self.font.getlength(pair) - sum(self.font.getlength(letter) for letter in pair)))
+        return self.gaps[pair]
+
+    def line(self, text, pen=0):
+        # [(coverage, left, top) of each letter that shows], and where the pen is in the end.
+        seen, last, letters = [], "", self.letters if self.size <= 64 else {}           # large letters are rare, and would fill the memory
+        for letter in text:
+            if letter not in letters:
+                letters[letter] = self.cast(letter)
+            (cover, left, top, on), pen, last = letters[letter], pen + self.gap(last + letter), letter
+            if cover.size:
+                seen.append((cover, left + (pen + 32 >> 6), top))
+            pen += on
+        return seen, pen
+
+
+_case = lru_cache(maxsize=1024)(_Case)
 
 # %% ../nbs/05_documents.ipynb #titles
 _TITLES = ("President", "Vice President", "Director", "Manager", "Secretary", "Treasurer", "Sales Manager", "Chief Engineer", "Attorney", "Accountant",
@@ -261,10 +299,11 @@ def _rules(rng, ink, scale, dirt):
         length = width * (rng.uniform(0.75, 1.1) if number == 0 else rng.uniform(0.2, 0.7))
         x, y, rise = rng.uniform(-0.1 * width, max(1.0, width - 0.8 * length)), rng.uniform(0.15, 0.95) * height, rng.normal(0, 0.008)
         thick = max(1, round(scale * rng.uniform(*dirt.line_width)))
-        pieces = np.linspace(x, x + length, int(rng.integers(8, 40)) if rng.random() < 0.12 else 2)
-        turn = cv2.getRotationMatrix2D((x + length / 2, y), rng.uniform(-90, 90), 1) if dirt.tilted and rng.random() < dirt.tilted else np.eye(2, 3)
+        pieces = np.linspace(x, x + length, int(rng.integers(8, 40))).tolist() if rng.random() < 0.12 else (x, x + length)
+        turn = cv2.getRotationMatrix2D((x + length / 2, y), rng.uniform(-90, 90), 1) if dirt.tilted and rng.random() < dirt.tilted else None
         for left, right in zip(pieces[::2], pieces[1::2]):
-            ends = [[round(16 * value) for value in (turn @ (end, y + rise * (end - x), 1)).tolist()] for end in (left, right)]
+            ends = [(end, y + rise * (end - x)) for end in (left, right)]
+            ends = [[round(16 * value) for value in (end if turn is None else (turn @ (*end, 1)).tolist())] for end in ends]
             cv2.line(ink, *ends, int(rng.integers(150, 256)), thick, cv2.LINE_AA, 4)
 
 
@@ -287,42 +326,66 @@ def _a_phrase(rng, named):
     return f"{rng.integers(0, 10**6):,}" if rng.random() < 0.2 else " ".join(_prose(rng, int(rng.integers(1, 5))))
 
 # %% ../nbs/05_documents.ipynb #phrases
+def _mixed(below, share, tone):
+    # A tone over what is below, rounded as Pillow does. below: uint8 or uint16, share: uint16 of 255, arrays of one shape; uint16.
+    mixed = below * (255 - share) + share * tone + 128
+    return mixed + (mixed >> 8) >> 8
+
+
+def _print_line(sheet, case, text, x, y, tone=255, middle=False):
+    # As ImageDraw.text((x, y), text, fill=tone, anchor="ls"), or "mm", on a uint8 array. Pillow puts letters on whole pixels, but adds up lengths in 64ths.
+    (part_x, x), (part_y, y) = math.modf(x), math.modf(y)
+    pen = round(64 * part_x)
+    letters, end = case.line(text, pen)
+    if middle:
+        (above, below), x = case.font.getmetrics(), x - ((end - pen) // 2 + 32 >> 6)
+        y += above - below + 1 >> 1
+    covers, starts, rises = zip(*letters) if letters else ([np.zeros((0, 0))], [0], [0])
+    left, top, free = min(starts), min(rises), min(starts)
+    line = np.zeros(np.max([(rise + cover.shape[0] - top, start + cover.shape[1] - left) for cover, start, rise in zip(covers, starts, rises)], 0), np.uint16)
+    for cover, start, rise in letters:
+        part = line[rise - top:rise - top + cover.shape[0], start - left:start - left + cover.shape[1]]
+        part[:] = cover if start >= free else _mixed(part, cover, 255)
+        free = max(free, start + cover.shape[1])
+    left, top = left + int(x), top + int(y) - (32 - round(64 * part_y) >> 6)
+    part = sheet[max(0, top):max(0, top + line.shape[0]), max(0, left):max(0, left + line.shape[1])]
+    if part.size:
+        part[:] = _mixed(part, line[max(0, -top):, max(0, -left):][:part.shape[0], :part.shape[1]], tone)
+
+
 def _phrases(rng, ink, scale, dirt, families):
     # Printed words, across the writing or above and below it.
-    height, width = ink.shape
-    sheet = Image.new("L", (width, height), 0)
-    draw, family = ImageDraw.Draw(sheet), _pick(rng, families)
+    (height, width), sheet, family = ink.shape, np.zeros_like(ink), _pick(rng, families)
     for _ in range(int(rng.integers(dirt.word_count[0], dirt.word_count[1] + 1))):
         text, size = _a_phrase(rng, dirt.named), max(4, round(scale * rng.uniform(*dirt.word_size)))
-        face = family[int(rng.choice(3, p=[0.7, 0.2, 0.1]))]
+        face = family[bisect((0.7, 0.9), rng.random())]                     # as rng.choice with p=(0.7, 0.2, 0.1), at a tenth of its price
         x = rng.uniform(-0.3 * min(width, size * _length(face, text)), 0.8 * width)
         y = rng.uniform(0.1, 0.95) if rng.random() < dirt.across else _pick(rng, (rng.uniform(0, 0.2), rng.uniform(0.85, 1.1)))
-        draw.text((x, y * height), text, fill=int(rng.integers(150, 256)), font=_font(face, size), anchor="ls")
-    np.maximum(ink, np.asarray(sheet), out=ink)
+        _print_line(sheet, _case(face, size), text, x, y * height, int(rng.integers(150, 256)))
+    np.maximum(ink, sheet, out=ink)
 
-
+# %% ../nbs/05_documents.ipynb #stamp
 def _stamp_print(rng, height, family):
     # The print of a rubber stamp, height pixels high: coverage uint8, turned a little, with the mottles of a stamp that did not touch everywhere.
     word = _pick(rng, ("RECEIVED", "PAID", "COPY", "APPROVED", "FILED", "ENTERED", "CERTIFIED", "ORIGINAL", "VOID", "CHECKED"))
-    line, big = max(1, height // 22), _font(family[1], max(4, round(0.32 * height)))
-    round_one = rng.random() < 0.4
-    width = round(1.15 * height) if round_one else round(max(1.6 * height, big.getlength(word) + 0.3 * height))
+    line, round_one = max(1, height // 22), rng.random() < 0.4
+    big, small = _case(family[1], max(4, round((0.2 if round_one else 0.32) * height))), _case(family[0], max(4, round(0.15 * height)))
+    width = round(1.15 * height) if round_one else round(max(1.6 * height, big.line(word)[1] / 64 + 0.3 * height))
     sheet = Image.new("L", (width, height), 0)
     draw, frame = ImageDraw.Draw(sheet), (line, line, width - 1 - line, height - 1 - line)
     (draw.ellipse if round_one else draw.rectangle)(frame, outline=255, width=line)
     if round_one:
         draw.ellipse((frame[0] + 3 * line, frame[1] + 3 * line, frame[2] - 3 * line, frame[3] - 3 * line), outline=255, width=line)
-        big = _font(family[1], max(4, round(0.2 * height)))
-    small = _font(family[0], max(4, round(0.15 * height)))
-    draw.text((width / 2, 0.48 * height), word, fill=255, font=big, anchor="mm")
-    draw.text((width / 2, 0.74 * height), _printed_date(rng)[:12] if round_one else _printed_date(rng), fill=255, font=small, anchor="mm")
+    sheet = np.array(sheet)
+    _print_line(sheet, big, word, width / 2, 0.48 * height, middle=True)
+    _print_line(sheet, small, _printed_date(rng)[:12] if round_one else _printed_date(rng), width / 2, 0.74 * height, middle=True)
     angle, far = rng.normal(0, 9), math.ceil(0.5 * math.hypot(width, height)) + 1
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1) + [[0, 0, far - width / 2], [0, 0, far - height / 2]]
-    turned = cv2.warpAffine(np.asarray(sheet), turn, (2 * far, 2 * far))
+    turned = cv2.warpAffine(sheet, turn, (2 * far, 2 * far))
     mottle = cv2.resize(rng.uniform(0.15, 1, (12, 12)).astype(np.float32), turned.shape[::-1], interpolation=cv2.INTER_CUBIC)
     return (turned * np.clip(mottle + 0.15, 0, 1)).astype(np.uint8)
 
-# %% ../nbs/05_documents.ipynb #stamp
+
 def _stamp(rng, ink, scale, dirt, families):
     height, width = ink.shape
     stamp = _stamp_print(rng, max(12, round(rng.uniform(0.35, 0.8) * min(height, 0.6 * width))), _pick(rng, families)) // 10 * int(rng.integers(4, 10))
@@ -338,14 +401,14 @@ def _merge(ink, patch, top, left):
         part = patch[rows.start - top:rows.stop - top, columns.start - left:columns.stop - left]
         ink[rows, columns] = np.maximum(ink[rows, columns], part)
 
-
+# %% ../nbs/05_documents.ipynb #fold-shadow
 def _specks(rng, ink, holes, scale, count):
     # Dust on the glass (dark) and where ink flaked off (holes), half a pixel to two pixels in size.
     height, width = ink.shape
     places = (rng.random((count, 2)) * [width, height] * 16).astype(int).tolist()
-    sizes, tones = (16 * scale * (0.3 + 0.35 * rng.exponential(1, count))).astype(int).tolist(), rng.integers(90, 256, count).tolist()
-    for place, size, tone, hole in zip(places, sizes, tones, rng.random(count) < 0.35):
-        cv2.circle(holes if hole else ink, place, max(5, size), tone, -1, cv2.LINE_AA, 4)
+    sizes, tones = (16 * scale * (0.3 + 0.35 * rng.exponential(1, count))).astype(int), rng.integers(90, 256, count).tolist()
+    for place, size, tone, hole in zip(places, np.maximum(5, sizes).tolist(), tones, (rng.random(count) < 0.35).tolist()):
+        cv2.circle(holes if hole else ink, place, size, tone, -1, cv2.LINE_AA, 4)
 
 
 def _uneven_light(rng, size, strength):
@@ -356,7 +419,7 @@ def _uneven_light(rng, size, strength):
     field = 1 - strength * (ramp - ramp.min()) / np.ptp(ramp)
     return cv2.resize(field.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
 
-# %% ../nbs/05_documents.ipynb #fold-shadow
+
 def _fold_shadow(rng, size, scale):
     # The shadow of a fold: float32 (H, W), a dark valley along a line with one side of the sheet a little darker than the other.
     height, width = size
@@ -397,43 +460,55 @@ def _as_dirt(dirt):
 _PRINTED = 48           # coverage from which a pixel counts as printed on, or written on: below it no eye sees it
 
 
+def _chance(seed, index, part, share):
+    # The stream of a kind of dirt, None where it does not occur; a kind that never occurs costs nothing.
+    rng = _stream(seed, index, _DIRT, part) if share else None
+    return rng if share and rng.random() < share else None
+
+
 def _add_print(seed, index, size, dirt, families):
     # (coverage, holes, names): the sheet of everything printed, and where ink flaked off.
     ink, holes, parts = np.zeros(size, np.uint8), np.zeros(size, np.uint8), []
     scale = max(size) / dirt.side
     kinds = {"lines": (_rules, ()), "box": (_field_frame, ()), "words": (_phrases, (families,)), "stamp": (_stamp, (families,))}
     for number, (name, (draw, more)) in enumerate(kinds.items()):
-        rng = _stream(seed, index, _DIRT, number)
-        if rng.random() < getattr(dirt, name):
+        if rng := _chance(seed, index, number, getattr(dirt, name)):
             draw(rng, ink, scale, dirt, *more)
             parts.append(name)
-    rng = _stream(seed, index, _DIRT, 10)
-    if rng.random() < dirt.specks:
+    if rng := _chance(seed, index, 10, dirt.specks):
         _specks(rng, ink, holes, scale, int(rng.integers(dirt.speck_count[0], dirt.speck_count[1] + 1)))
         parts.append("specks")
     return ink, holes, parts
 
 # %% ../nbs/05_documents.ipynb #scan-pair
+_BELL = np.float32([NormalDist().inv_cdf((k + 0.5) / 256) for k in range(256)])
+
+
+def _quick_grain(rng, size, strength):
+    # As strength * _grain, in a fifth of the time: normal numbers in 256 steps, a random byte each. What neighbours share makes the steps invisible.
+    count = size[0] * size[1]
+    steps = rng.bit_generator.random_raw(count // 8 + 1).astype("<u8", copy=False).view(np.uint8)[:count].reshape(size)
+    return cv2.sepFilter2D(cv2.LUT(steps, np.float32(strength) * _BELL), -1, np.float32([0.12, 0.97, 0.12]), np.float32([0.12, 0.97, 0.12]))
+
+
 def _scan_pair(seed, index, light, dirt, parts):
-    # The sheet as a scanner reads it: light float32 (H, W) -> uint8 (H, W). Adds the names of what happened to parts.
-    paper, uneven, fold, sensor, file = (_stream(seed, index, _DIRT, part) for part in range(20, 25))
-    seen = light * np.float32(paper.uniform(*dirt.paper))
-    if uneven.random() < dirt.uneven:
-        seen *= _uneven_light(uneven, seen.shape, uneven.uniform(0.05, 0.4))
+    # The sheet as a scanner reads it: light float32 (H, W), which is used up -> uint8 (H, W). Adds the names of what happened to parts.
+    seen = np.multiply(light, np.float32(_stream(seed, index, _DIRT, 20).uniform(*dirt.paper)), out=light)
+    if rng := _chance(seed, index, 21, dirt.uneven):
+        seen *= _uneven_light(rng, seen.shape, rng.uniform(0.05, 0.4))
         parts.append("uneven")
-    if fold.random() < dirt.fold:
-        seen *= _fold_shadow(fold, seen.shape, max(seen.shape) / dirt.side)
+    if rng := _chance(seed, index, 22, dirt.fold):
+        seen *= _fold_shadow(rng, seen.shape, max(seen.shape) / dirt.side)
         parts.append("fold")
+    sensor = _stream(seed, index, _DIRT, 23)
     blur, noise = sensor.uniform(*dirt.blur), sensor.uniform(*dirt.noise)
     if blur > 0.2:                                                  # less than that no pixel would notice
         seen = cv2.GaussianBlur(seen, (0, 0), blur)
         parts.append("blur")
-    if noise > 0:
-        seen += np.float32(noise) * _grain(sensor, seen.shape)
-        parts.append("noise")
-    grey = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
-    if file.random() < dirt.jpeg:
-        grey = _as_jpeg(grey, int(file.integers(dirt.jpeg_quality[0], dirt.jpeg_quality[1] + 1)))
+    parts += ["noise"] if noise > 0 else []
+    grey = cv2.add(seen, _quick_grain(sensor, seen.shape, noise), dtype=cv2.CV_8U) if noise > 0 else cv2.convertScaleAbs(seen)
+    if rng := _chance(seed, index, 24, dirt.jpeg):
+        grey = _as_jpeg(grey, int(rng.integers(dirt.jpeg_quality[0], dirt.jpeg_quality[1] + 1)))
         parts.append("jpeg")
     return grey
 
@@ -441,21 +516,28 @@ def _scan_pair(seed, index, light, dirt, parts):
 def _black_and_white(grey, clean, rng):
     # Both as a fax machine reads them: cut near Otsu's threshold, the clean one at the same share of its paper's light.
     cut = np.clip(otsu_threshold(grey) + rng.normal(0, 10), 10, 245)
-    return np.where(grey <= cut, 0, 255).astype(np.uint8), np.where(clean <= 255 * cut / max(1, np.median(grey)), 0, 255).astype(np.uint8)
+    counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]))
+    median = np.searchsorted(counts, [(grey.size + 1) // 2, grey.size // 2 + 1]).mean()             # as np.median, which sorts
+    return tuple(cv2.threshold(picture, level, 255, cv2.THRESH_BINARY)[1] for picture, level in ((grey, cut), (clean, 255 * cut / max(1, median))))
 
 # %% ../nbs/05_documents.ipynb #dirty-light
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
 def dirty_light(light, seed, index=0, dirt=None, fonts=None):
     """Dirt on a signature that has been taken off its paper (`lift_ink`): (dirty uint8, clean uint8, print bool, names of what was added), all (H, W).
 
-    What `dirty` does, without looking for the ink again. light: float32 (H, W) in [0, 1]; the rest as for `dirty`."""
+    What `dirty` does, without looking for the ink again. light: float32 (H, W) in [0, 1], or uint8, 255 on paper; the rest as for `dirty`."""
     dirt, families = _as_dirt(dirt), _families(fonts)
+    clean = light.copy() if light.dtype == np.uint8 else np.rint(255 * light).astype(np.uint8)
+    light = cv2.LUT(light, _LEVELS) if light.dtype == np.uint8 else light
     printed, holes, parts = _add_print(seed, index, light.shape, dirt, families)
-    dark = np.float32(_stream(seed, index, _DIRT, 11).uniform(0.6, 0.97) / 255)
-    inked = light * (1 - dark * printed)
-    grey = _scan_pair(seed, index, inked + (1 - inked) * (holes / np.float32(255)), dirt, parts)
-    clean = np.rint(255 * light).astype(np.uint8)
-    rng = _stream(seed, index, _DIRT, 25)
-    if rng.random() < dirt.bilevel:
+    inked = cv2.LUT(printed, 1 - np.float32(_stream(seed, index, _DIRT, 11).uniform(0.6, 0.97) / 255) * np.arange(256, dtype=np.float32))
+    inked *= light
+    if holes.any():
+        inked += (1 - inked) * cv2.LUT(holes, _LEVELS)
+    grey = _scan_pair(seed, index, inked, dirt, parts)
+    if rng := _chance(seed, index, 25, dirt.bilevel):
         grey, clean = _black_and_white(grey, clean, rng)
         parts.append("bilevel")
     return grey, clean, printed >= _PRINTED, tuple(parts)

@@ -74,6 +74,16 @@ def test_every_box_is_somebodys_and_the_targets_lead_to_it(seed, n):
         assert found[:, k].any() or (claims[claims[:, k]].sum(1) > 1).all()
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_anchors_that_nothing_touches_need_not_be_looked_at(seed, n):
+    rng = np.random.default_rng(seed)
+    anchors, ignored = anchor_boxes((128, 192), SHAPES), boxes_in(128, rng, n)
+    targets = assign_targets(anchors, [], [], ignored)
+    sides = np.minimum(anchors[:, None, 2:], ignored[:, 2:]) - np.maximum(anchors[:, None, :2], ignored[:, :2])
+    share = sides.clip(0).prod(-1).max(1, initial=0) / (anchors[:, 2:] - anchors[:, :2]).prod(-1)              # of all anchors
+    assert np.array_equal(targets[:, 0] == NOT_ASKED, share > 0.4) and (targets[share <= 0.4, 0] == PAPER).all()
+
+
 def test_anchors_in_an_ignored_box_are_not_asked():
     anchors = anchor_boxes((128, 192), SHAPES)
     targets = assign_targets(anchors, [[40, 40, 60, 80]], [1], ignored=[[0, 0, 30, 190]])

@@ -93,7 +93,7 @@ def test_no_page_is_looked_at_by_weights_that_saw_it(labelled, tmp_path, in_this
     monkeypatch.setattr(detector_module, "build_detector", lambda config, policy="float32": _Stub())
     monkeypatch.setattr(Detector, "load", lambda self, *a, **k: setattr(self, "model", _Stub()) or setattr(self, "card", {"trained_on": []}) or self)
     run_benchmark("detection", None, QUICK | {"dataset": str(labelled), "folds": 2, "fold_synthetic": 0}, out=tmp_path / "run", progress=False)
-    kept = {number: {next(i for i in range(5) if np.array_equal(module.pool_page(pages.read(i), *pages.truth(i)).png, page.png)) for page in pool} for number, pool in enumerate(pools)}
+    kept = {number: {next(i for i in range(5) if np.array_equal(module.pool_page(pages.read(i), *pages.truth(i)).packed, page.packed)) for page in pool} for number, pool in enumerate(pools)}
     assert len(pools) == 2 and sorted(i for _, i in tested) == list(range(5))
     assert all(i not in kept[fold] for fold, i in tested) and all(len(kept[fold]) + sum(f == fold for f, _ in tested) == 5 for fold in kept)
 

@@ -237,6 +237,12 @@ def test_signatures_on_empty_forms_replace_the_page(pool, ink):
     assert all((found == 0).all() for found in classes) and max(map(len, classes)) >= 2
 
 
+def test_a_pooled_page_comes_back_to_the_pixel(pages):
+    grey = np.random.default_rng(0).integers(0, 256, (301, 200), np.uint8)
+    for picture in (grey, grey[::-1], np.dstack([grey] * 3)):
+        assert np.array_equal(pool_page(picture, [], []).grey(), picture if picture.ndim == 2 else grey)
+
+
 def test_pages_of_other_classes_and_no_pages_are_refused(pages):
     with pytest.raises(ValueError, match="some of signature, initials, redaction, date, got stamp"):
         pool_page(pages.page(0).image, [[0, 0, 1, 1]], ["stamp"])

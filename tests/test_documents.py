@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from signver_kit import documents, synthetic
 from signver_kit.documents import CLASSES, KINDS, Dirt, DirtyPairs, SyntheticPages, dirty, dirty_light, lift_ink, open_fonts
@@ -488,3 +489,36 @@ def test_dirty_light_is_dirty_without_the_search_for_ink():
     pair, (grey, white, printed, parts) = dirty(clean, 5, 8), dirty_light(light, 5, 8)
     assert np.array_equal(pair.dirty, grey) and np.array_equal(pair.clean, white) and np.array_equal(pair.print, printed) and pair.parts == parts
     assert light.dtype == np.float32 and (light[~mask].min() > 0) and np.array_equal(mask, pair.ink)
+    again = dirty_light(white, 5, 8)                           # from a picture of 256 levels as from one of floats
+    assert all(np.array_equal(a, b) for a, b in zip(again[:3], dirty_light(white / np.float32(255), 5, 8)[:3])) and np.array_equal(again[1], white)
+
+
+# ---- what is quick must be what it stands for ----
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(4, 80), st.booleans())
+def test_a_type_case_prints_what_pillow_prints(seed, size, middle):
+    rng = np.random.default_rng(seed)
+    face = documents._pick(rng, documents._pick(rng, open_fonts()))
+    sheet, expected = np.zeros((70, 180), np.uint8), Image.new("L", (180, 70))
+    for _ in range(3):                                         # lines run over each other, and over the sheet's edges
+        text, (x, y), tone = documents._a_phrase(rng, 0.5), rng.uniform((-80, 0), (170, 90)), int(rng.integers(150, 256))
+        documents._print_line(sheet, documents._case(face, size), text, x, y, tone, middle)
+        ImageDraw.Draw(expected).text((x, y), text, fill=tone, font=documents._font(face, size), anchor="mm" if middle else "ls")
+        assert documents._length(face, text) == documents._font(face, 64).getlength(text) / 64
+    assert np.array_equal(sheet, np.asarray(expected))
+
+
+def test_quick_grain_is_grain():
+    size, generator = (501, 703), np.random.Generator(np.random.Philox(3))
+    quick, slow = documents._quick_grain(generator, size, 4.0) / 4, documents._grain(generator, size)
+    assert quick.dtype == np.float32 and quick.shape == size and abs(quick.mean()) < 0.01
+    for a, b in ((quick, slow), (quick[1:] - quick[:-1], slow[1:] - slow[:-1]), (quick[:, 2:] - quick[:, :-2], slow[:, 2:] - slow[:, :-2])):
+        assert abs(a.std() / b.std() - 1) < 0.01               # of the noise, and of neighbours' differences
+    assert np.allclose(np.percentile(quick, [1, 10, 25, 75, 90, 99]), np.percentile(slow, [1, 10, 25, 75, 90, 99]), atol=0.02)
+
+
+def test_streams_are_those_of_numpys_seeds():
+    for address in ((0, 0), (7, 2**32 - 1), (2**32, 5), (3, 2**40)):
+        expected = np.random.Generator(np.random.Philox(np.random.SeedSequence((*address, 100, 4))))
+        assert documents._stream(*address, 100, 4).random() == expected.random()
