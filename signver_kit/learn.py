@@ -530,6 +530,48 @@ def _(seconds):
     assert not _near(seconds, 4.9, 0.05), "in seconds, please"
     assert _near(seconds, 20_000 * 0.1 / 6.8, 0.5), "eight cards do the work of 8 · 0.85 of them"
 
+# %% ../nbs/16_learn.ipynb #exercises-13-part-1
+@exercise("13.1", "A function of a file's name, as in miller-0042-orig-3.png, that returns signer and kind, or None")
+def _(function):
+    assert callable(function), "a function of one name is asked for: def signer_and_kind(name): …"
+    found = {name: function(f"{name}.png") for name in ("miller-0042-orig-3", "miller-0042-forg-12", "miller-0117-orig-1")}
+    assert all(one is not None and len(one) == 2 for one in found.values()), "a pair, signer and kind, for each of miller-0042-orig-3.png, miller-0042-forg-12.png, miller-0117-orig-1.png"
+    signers, kinds = zip(*found.values())
+    assert kinds == ("genuine", "skilled", "genuine"), f"the kit's words are genuine and skilled, got {', '.join(map(str, kinds))}"
+    assert signers[0] == signers[1], "a forgery is a row of the person who is claimed"
+    assert signers[0] != signers[2], "two people are called Miller"
+    assert all(isinstance(one, str) and "42" in one for one in signers[:2]) and "0042" in signers[0], "the number is part of a name: text, with its zeros"
+    for strange in ("scan0001.png", "Thumbs.db", "miller-0042-orig-3.png.bak", "miller-0042-copy-3.png"):
+        assert function(strange) is None, f"{strange} does not follow the rule: None, not a guess"
+
+
+@exercise("13.2", "How many of fifty people with six pictures each are wholly on one side, if a coin is tossed for each picture?")
+def _(people):
+    assert not _near(people, 50 * 0.5 ** 6, 1e-3), "all six in training; or all six in the test"
+    assert not _near(people, 2 * 0.5 ** 6, 1e-6), "that is the probability for one person"
+    assert not _near(people, 48.4375, 0.1), "those are the people who are in both"
+    assert not _near(people, 25, 0.5), "that would be right if the coin were tossed for each person"
+    assert _near(people, 50 / 32, 0.05), "one person's six pictures fall alike with probability 2 · 0.5⁶"
+
+# %% ../nbs/16_learn.ipynb #exercises-13-part-2
+@exercise("13.3", "The numbers of the files that must leave")
+def _(numbers):
+    numbers = set(numbers)
+    assert 1 not in numbers, "1: of two that agree one may stay, the one with the lowest number"
+    assert 2 in numbers, "2: it is file 1 once more; in training and in the test it would be a memory test"
+    assert {3, 4} <= numbers, "3 and 4: one picture under two names, and the picture does not say which is right"
+    assert {5, 6, 7} <= numbers, "5 to 7: one picture that is genuine and forged; two against one proves nothing, somebody may have copied the mistake"
+    assert numbers == {2, 3, 4, 5, 6, 7}, "there are seven files, with the numbers 1 to 7"
+
+
+@exercise("13.4", "Which of the sentences a to e may stand in the report? The set of their letters")
+def _(letters):
+    letters = set(letters)
+    assert "a" not in letters, "a: of whom is that true? Look at the interval"
+    assert "c" not in letters, "c: an effect that was not seen need not be absent"
+    assert "e" not in letters, "e: who chose the epoch, and on whose signatures?"
+    assert letters == {"b", "d"}, "what was seen, of whom, and what it would take to see more"
+
 # %% ../nbs/16_learn.ipynb #cell-5
 @exercise("14.1", "Which of the eight mistakes can be seen in the shortened notebook? The set of their numbers")
 def _(numbers):

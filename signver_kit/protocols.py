@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from itertools import groupby
 from typing import Callable, NamedTuple
 
@@ -338,7 +339,10 @@ def logistic(x: np.ndarray, y: np.ndarray, ridge: float = 1.0) -> np.ndarray:
     y = np.asarray(y, dtype=bool)
     if y.all() or not y.any():
         raise ValueError("a classifier needs both classes to learn from, got one: are there signers with both kinds in every part?")
-    model = LogisticRegression(C=1 / ridge, class_weight="balanced", solver="newton-cholesky", tol=1e-8, max_iter=200).fit(x, y)
+    model = LogisticRegression(C=1 / ridge, class_weight="balanced", solver="newton-cholesky", tol=1e-8, max_iter=200)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Line search of Newton solver")  # it goes on with L-BFGS, which warns by itself if it must
+        model.fit(x, y)
     return np.append(model.coef_[0], model.intercept_)
 
 # %% ../nbs/15_protocols.ipynb #binned
