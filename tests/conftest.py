@@ -23,6 +23,12 @@ MANY_THREADS = {name: value for name, value in os.environ.items() if name not in
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_finish():
+    """TensorFlow takes a graph as it is: here it runs a few times only, and improving it first, as is done for a long run, takes longer than it saves. See `warm` for the kernels."""
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """The folder of real data sets. Without one the test is skipped, except in CI, which must have it."""

@@ -21,6 +21,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 IMPORTED = ["tensorflow", "keras", "pandas", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.manifold", "matplotlib.pyplot", "matplotlib_inline.backend_inline",
             "seaborn", "plotly.graph_objects", "cv2", "ipykernel.kernelapp", "IPython.core.completer"]
 READ_AT_IMPORT = ("CUDA_", "KERAS_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PYTHON", "TF_", "XLA_")  # beginnings of variables
+QUICK_GRAPHS = {"disable_meta_optimizer": True}  # a graph runs a few times here: to improve it first takes longer than it saves
 LAUNCHER = ["-m", "ipykernel_launcher"]
 
 
@@ -59,6 +60,7 @@ def become_kernel(arguments, environment, folder):
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()   # if the tests are killed
     multiprocessing.current_process()._config["daemon"] = False                                                      # it may start processes
     sys.modules["numpy"].random.seed()                     # seeded by the import: all would draw the same
+    sys.modules["tensorflow"].config.optimizer.set_experimental_options(QUICK_GRAPHS)
     sys.path[:] = [path for path in sys.path if path and Path(path) != Path(__file__).parent]
     sys.argv[:] = ["ipykernel_launcher", *arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
     try:
