@@ -272,16 +272,17 @@ def measured_peak(precision="float32", sizes=(1024, 2048), seconds=0.5):
     sizes: numbers of rows tried (CPU: 1024 and 2048; accelerators want 8192 and more); seconds: how long to go on with each."""
     import keras
     dtype = keras.DTypePolicy(precision).compute_dtype
-    product = keras.ops.matmul
+    compiled = lambda a, b: keras.ops.matmul
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
-        product = tf.function(product, jit_compile=False)
+        compiled = lambda a, b: tf.function(keras.ops.matmul, jit_compile=False).get_concrete_function(a, b)   # traced openly: else TensorFlow warns of a function traced again and again
     elif keras.backend.backend() == "jax":
         import jax
-        product = jax.jit(product)
+        compiled = lambda a, b: jax.jit(keras.ops.matmul)
     best = {"flops": 0.0, "size": None, "products": 0}
     for n in sizes:
         a, b = (keras.ops.cast(np.random.default_rng(k).standard_normal((n, n), dtype=np.float32), dtype) for k in range(2))
+        product = compiled(a, b)
         keras.ops.convert_to_numpy(keras.ops.cast(product(a, b)[0, 0], "float32"))
         end = time.perf_counter() + seconds
         while True:
