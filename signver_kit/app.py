@@ -291,7 +291,7 @@ class Panel(_Running):
         return self.widgets.HBox(list(parts), layout=self.widgets.Layout(flex_flow="row wrap", align_items="center"))
 
 # %% ../nbs/18_app.ipynb #signature-of
-KINDS_OF_PICTURE = {"look which": None, "cut-out signatures": True, "whole pages": False}
+KINDS_OF_PICTURE = {"find out": None, "cut-out signatures": True, "whole pages": False}
 
 
 def signature_of(pipeline, content, name: str, whole=None):
@@ -558,6 +558,10 @@ STYLE = """<style>
 .signver-app :focus-visible { outline: 3px solid #1a5fb4 !important; outline-offset: 2px; }
 .signver-app table { border-collapse: collapse; } .signver-app td, .signver-app th { padding: 4px 10px; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; }
 .signver-app .widget-html-content { font-size: 15px; line-height: 1.45; } .signver-app h3 { margin: 14px 0 4px; font-size: 17px; }
+@media (max-width: 600px) {                           /* a phone: tabs in two rows, their titles whole */
+  .signver-app .lm-TabBar, .signver-app .lm-TabBar-content { flex-wrap: wrap !important; min-height: 0; max-height: none !important; height: auto !important; }
+  .signver-app .lm-TabBar-tab { flex: 1 1 45% !important; max-width: none !important; }
+}
 </style>"""
 PANELS = (ComparePanel, PagePanel, FilePanel, FolderPanel)
 
