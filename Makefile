@@ -1,5 +1,5 @@
 # make demo    a trained extractor, its error rates and plots, in minutes: on synthetic signatures, or make demo DATA=DIR on CEDAR
-# make test    everything that CI runs, but for the next line
+# make test    everything that CI runs, but for `make docs` and `make test-gaudi-env`
 # make test-gaudi-env   what computes, where Gaudi's TensorFlow can live: Python 3.10, TensorFlow 2.15, Keras 3.12, in .venv-gaudi; GAUDI_TESTS=... for some of it
 # make lab     JupyterLab on the tutorials
 # make bench   a benchmark: make bench NAME=verification PRESET=cedar DATA=path/to/data
