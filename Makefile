@@ -1,6 +1,8 @@
 # make demo    a trained extractor, its error rates and plots, in minutes: on synthetic signatures, or make demo DATA=DIR on CEDAR
 # make test    everything that CI runs, but for `make docs` and `make test-gaudi-env`
 # make test-gaudi-env   what computes, where Gaudi's TensorFlow can live: Python 3.10, TensorFlow 2.15, Keras 3.12, in .venv-gaudi; GAUDI_TESTS=... for some of it
+# make test-backends    what computes, with Keras on PyTorch and on JAX, without TensorFlow, in .venv-torch and .venv-jax; test-torch, test-jax: one of them;
+#                       BACKEND_TESTS=... for some of it
 # make lab     JupyterLab on the tutorials
 # make bench   a benchmark: make bench NAME=verification PRESET=cedar DATA=path/to/data
 # make docs    the pages as HTML, in site/
@@ -20,6 +22,7 @@ NAME   ?= verification
 PRESET ?= synthetic
 DATA   ?=
 GAUDI_TESTS ?=
+BACKEND_TESTS ?=
 
 # one line a setting: Keras's backend, and no C++ chatter
 export KERAS_BACKEND        ?= tensorflow
@@ -28,7 +31,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # would compile TensorFlow anew, or at least Matplotlib and Pandas
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-gaudi-env lab bench docs export clean-notebooks readme
+.PHONY: help demo test test-gaudi-env test-torch test-jax test-backends lab bench docs export clean-notebooks readme
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -39,7 +42,12 @@ test: $(VENV)/.kit-dev
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-gaudi-env:
-	@.ci/gaudi_env.sh $(GAUDI_TESTS)
+	@.ci/other_env.sh gaudi $(GAUDI_TESTS)
+
+test-torch test-jax: test-%:
+	@PYTHON=$(PYTHON) .ci/other_env.sh $* $(BACKEND_TESTS)
+
+test-backends: test-torch test-jax
 
 lab: $(VENV)/.kit-dev
 	@$(BIN)/jupyter lab tutorials

@@ -186,6 +186,7 @@ if __name__ == "__main__":
 
 import keras  # noqa: E402
 
+from backends import BACKEND, on_tensorflow  # noqa: E402
 from conftest import ONE_THREAD  # noqa: E402
 from signver_kit import distribution  # noqa: E402
 from signver_kit.distribution import (DataParallel, OneDevice, OneMessageNormalization, WorkerLost, check_tf_config, is_chief, jax_data_parallel, local_cluster, on_chief,  # noqa: E402
@@ -196,6 +197,8 @@ from signver_kit.images import SignverError  # noqa: E402
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     """What the processes found: name → what each returned; a process that failed shows its traceback."""
+    if BACKEND != "tensorflow":
+        pytest.skip(f"tf.distribute is TensorFlow's, this is {BACKEND}")
     folder = tmp_path_factory.mktemp("together")
     done = subprocess.run([sys.executable, __file__, str(folder)], env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                           capture_output=True, text=True, timeout=1200)
@@ -259,6 +262,8 @@ def test_shares_are_a_partition_into_nearly_equal_parts(count, parts):
 
 @pytest.fixture
 def one_device():
+    if BACKEND != "tensorflow":
+        pytest.skip(f"tf.distribute is TensorFlow's, this is {BACKEND}")
     import tensorflow as tf
     return tf.distribute.OneDeviceStrategy("/cpu:0")
 
@@ -353,6 +358,7 @@ def test_a_sum_needs_the_whole_batch(one_device):
         spread(compiled(keras.losses.MeanSquaredError(reduction="sum")), one_device, gather=False)
 
 
+@on_tensorflow
 def test_a_lost_worker_is_only_one_of_several():
     import tensorflow as tf
     error = tf.errors.DeadlineExceededError(None, None, "Collective has timed out\nmore")
@@ -372,6 +378,7 @@ def test_no_strategy_for_none_and_none_for_unknown_words():
         open_strategy("tpu")
 
 
+@on_tensorflow
 def test_a_gaudi_strategy_without_a_card_says_so():
     if list(Path("/sys/class/accel").glob("accel*")):
         pytest.skip("there is an accelerator here")
@@ -379,6 +386,7 @@ def test_a_gaudi_strategy_without_a_card_says_so():
         open_strategy("hpu")
 
 
+@on_tensorflow
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"cluster": {"worker": ["a:1"]}}', '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
                                   '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
                                   '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}'])
@@ -395,11 +403,14 @@ def test_a_chief_of_its_own_comes_first():
 
 
 def test_other_backends_are_told(monkeypatch):
-    with pytest.raises(RuntimeError, match="works on JAX only, got tensorflow"), jax_data_parallel():
-        pass
-    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    with pytest.raises(RuntimeError, match="need Keras's TensorFlow backend, got torch"):
-        open_strategy("mirrored")
+    for backend in ("tensorflow", "torch", "jax"):
+        monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+        if backend != "jax":
+            with pytest.raises(RuntimeError, match=f"works on JAX only, got {backend}"), jax_data_parallel():
+                pass
+        if backend != "tensorflow":
+            with pytest.raises(RuntimeError, match=f"need Keras's TensorFlow backend, got {backend}"):
+                open_strategy("mirrored")
 
 
 def test_the_module_loads_without_tensorflow():
@@ -435,13 +446,14 @@ def test_a_worker_that_fails_is_named_and_the_others_do_not_stay():
 # ---- a training command ----
 
 def test_several_processes_without_distribute_are_refused(monkeypatch):
+    refusal = "add --distribute" if BACKEND == "tensorflow" else f"under TensorFlow only, got . under {BACKEND}: set KERAS_BACKEND"
     monkeypatch.setenv("TF_CONFIG", local_cluster(2)[1])
-    with pytest.raises(ValueError, match="add --distribute"):
+    with pytest.raises(ValueError, match=refusal):
         start_training("cpu")
     monkeypatch.delenv("TF_CONFIG")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "3")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
-    with pytest.raises(ValueError, match="add --distribute"):
+    with pytest.raises(ValueError, match=refusal):
         start_training("cpu")
 
 
@@ -453,6 +465,7 @@ def test_one_device_is_nothing_to_distribute_to(monkeypatch):
         start_training("cpu", distribute=True)
 
 
+@on_tensorflow
 def test_mpis_ranks_become_a_cluster(monkeypatch):
     opened = []
     monkeypatch.delenv("TF_CONFIG", raising=False)
@@ -469,6 +482,7 @@ def test_without_others_everybody_is_the_chief(one_device):
         assert is_chief(strategy) and on_chief(strategy, lambda: "done") == "done"
 
 
+@on_tensorflow
 def test_two_workers_train_by_the_command_and_one_of_them_writes_and_speaks(tmp_path):
     command = ["train", "cleaner", "--preset", "tiny", "--device", "cpu", "--distribute", "--out", str(tmp_path / "made")]
     told = run_workers([sys.executable, "-m", "signver_kit.cli", *command], 2, timeout=400)
@@ -512,7 +526,12 @@ def losses():
     keras.utils.set_random_seed(3)
     model = conv_model(keras)
     model.compile(keras.optimizers.AdamW(0.01, clipnorm=0.3), SupervisedContrastiveLoss(), jit_compile=True)
-    return [float(model.train_on_batch(*images(n, 12))) for n in range(5)]
+    found = []
+    for n in range(5):
+        model.reset_metrics()
+        found.append(float(model.train_on_batch(*images(n, 12))))
+    dealt = {len(weight.value.sharding.device_set) for weight in model.trainable_variables}
+    return found, np.concatenate([weight.ravel() for weight in model.get_weights()]).tolist(), sorted(dealt)
 
 alone = losses()
 with jax_data_parallel() as spread_over:
@@ -529,4 +548,7 @@ def test_on_jax_two_devices_have_the_loss_curve_of_one():
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["devices"] == 2 and told["mesh"] == [2] and told["after"]
-    np.testing.assert_allclose(told["alone"], told["both"], rtol=1e-5)
+    (losses, weights, one), (losses_of_two, weights_of_two, two) = told["alone"], told["both"]
+    assert (one, two) == ([1], [2]) and losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, losses_of_two, rtol=1e-5)
+    np.testing.assert_allclose(weights, weights_of_two, rtol=1e-3, atol=1e-5)     # moving statistics included: those of the whole batch
