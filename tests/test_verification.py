@@ -9,7 +9,7 @@ from signver_kit.synthetic import SyntheticSigners
 
 # What the network is does not matter here: one that is quickly built.
 QUICK = {"backbone": "signet", "input_size": [72, 96], "width": 2, "embedding_dim": 16}
-SMALL = QUICK | {"epochs": 1, "steps_per_epoch": 2, "references": [1], "draws": 2, "bootstrap_draws": 100}
+SMALL = QUICK | {"time_training": False, "epochs": 1, "steps_per_epoch": 2, "references": [1], "draws": 2, "bootstrap_draws": 100}
 
 
 @pytest.fixture(scope="module")
