@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from backends import on_tensorflow
 from signver_kit import throughput
 from signver_kit.throughput import (EnergyMeter, Setup, TorchPeer, ending, epoch_cost, failed_row, throughput_figures, forward_flops, grid_of, layer_flops, measure, measure_apart,
                                     measured_peak, peak_memory, ready_feed, real_feed, rows_table, setup_from, shares_of, step_statistics, sweep, take_turns, time_steps,
@@ -368,6 +369,7 @@ def test_signvers_recipe_only_adds(seed):
     assert np.array_equal(again[0], dirty)
 
 
+@on_tensorflow
 def test_pairs_come_through_tensorflow_in_batches():
     picture = np.full((60, 90), 255, np.uint8)
     picture[20:30, 10:80] = 0
