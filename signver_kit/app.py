@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -638,12 +639,21 @@ def run_app(gallery=None, ip: str = "127.0.0.1", port: int = 8866, browser: bool
     "Serve the app until it is interrupted. Returns the server's exit code, 0 after Ctrl-C."
     import subprocess
 
+    def stop(number, frame):
+        "SIGTERM, as services are ended: the server has not heard of it, and would go on alone."
+        server.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        raise KeyboardInterrupt
+
     with tempfile.TemporaryDirectory(prefix="signver-app-") as folder:
         command = voila_command(folder, ip, port, browser, limit_mb)
         environment = {**os.environ, "SIGNVER_APP_LIMIT_MB": str(limit_mb), "SIGNVER_APP_GALLERY": str(Path(gallery).expanduser().resolve()) if gallery else ""}
         server = subprocess.Popen(command, env=environment, cwd=folder)
+        before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
         try:
             return server.wait()
         except KeyboardInterrupt:
             server.wait()  # the terminal's Ctrl-C has reached it too
             return 0
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)

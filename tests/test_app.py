@@ -2,6 +2,7 @@
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def visitor(tmp_path_factory):
             yield page
             browser.close()
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)      # as Ctrl-C: it ends its kernels too
         server.wait(30)
         log.close()
 
@@ -133,6 +134,22 @@ def upload(page, label, *files):
 
 def said(page, text, role="status"):
     page.get_by_role(role).locator("visible=true").filter(has_text=text).first.wait_for()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_ended_as_services_are_it_leaves_no_server_behind(tmp_path):
+    pytest.importorskip("voila")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = f"from signver_kit.app import run_app; raise SystemExit(run_app(port={port}, browser=False))"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    wait_for(f"http://127.0.0.1:{port}/static/", process)
+    process.terminate()
+    assert process.wait(30) == 0, (tmp_path / "log").read_text()
+    with socket.socket() as asked:
+        assert asked.connect_ex(("127.0.0.1", port)) != 0, "somebody still listens"
 
 
 @pytest.fixture(scope="module")
