@@ -311,7 +311,8 @@ def test_one_page_can_be_learned(pages):
     training = DetectionTraining(steps=80, batch=1, window=(256, 256), changes=module.PageChanges.none(), paste=0.0, distract=0.0, learning_rate=5e-3)
     fit_detector(model, PageSource([pool_page(page.image, page.boxes, page.classes)], training, config.shapes), progress=False)
     found = Detector(model=model, config=config).detect_pages([page.image], threshold=0.01)
-    assert detection_metrics([(page.boxes, page.classes)], found)["map50"] > 0.6
+    assert set(page.classes) == {"signature", "date"}
+    assert detection_metrics([(page.boxes, page.classes)], found)["ap50_signature"] > 0.99       # the date is a few pixels high at this size: its IoU is luck
 
 
 # ---- the detector ----
