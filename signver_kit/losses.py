@@ -429,7 +429,7 @@ class ClassCosines(keras.layers.Layer):
         self.centres = self.add_weight(shape=(self.classes, input_shape[-1]), initializer="glorot_uniform", name="centres")
 
     def call(self, embeddings):
-        return ops.matmul(_unit(embeddings), ops.transpose(_unit(self.centres)))
+        return ops.matmul(_unit(embeddings), ops.transpose(_unit(ops.convert_to_tensor(self.centres))))
 
     def get_config(self):
         return {**super().get_config(), "classes": self.classes}
