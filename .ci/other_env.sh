@@ -11,7 +11,7 @@ name=${1:-}
 case $name in
   gaudi) backend=tensorflow needs="3.10" own_python=${GAUDI_PYTHON:-python3.10} venv=${GAUDI_VENV:-.venv-gaudi} size="1.8 GB" ;;
   torch) backend=torch needs="3.10 3.11 3.12 3.13" own_python=${TORCH_PYTHON:-${PYTHON:-python3}} venv=${TORCH_VENV:-.venv-torch} size="1.6 GB" ;;
-  jax) backend=jax needs="3.10 3.11 3.12 3.13" own_python=${JAX_PYTHON:-${PYTHON:-python3}} venv=${JAX_VENV:-.venv-jax} size="1.3 GB" ;;
+  jax) backend=jax needs="3.11 3.12 3.13" own_python=${JAX_PYTHON:-${PYTHON:-python3}} venv=${JAX_VENV:-.venv-jax} size="1.3 GB" ;;
   *) echo "usage: .ci/other_env.sh gaudi|torch|jax [pytest's arguments], got '$name'" >&2; exit 2 ;;
 esac
 
@@ -28,7 +28,7 @@ if ! python=$(find_python); then
     [ -n "${CI:-}" ] && exit 0
     echo "install one, or name it: make test-gaudi-env GAUDI_PYTHON=/path/to/python3.10" >&2
   else
-    echo "the kit needs Python 3.10 to 3.13, $own_python is none: make test-$name PYTHON=python3.12" >&2
+    echo "Keras on $name needs one of Python $needs here, $own_python is none: make test-$name PYTHON=python3.12" >&2
   fi
   exit 1
 fi
